@@ -1,0 +1,2 @@
+//! Runs a command with a Soft-RoCE device.
+fn main() {}
