@@ -1,0 +1,40 @@
+//! What memory needs of a transport: to be registered, and to be let go.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::Mapping;
+use crate::Result;
+
+/// Registers memory and yields keys. One per device and process; registration is control plane, so it is
+/// called through a trait object.
+pub(crate) trait Domain: Send + Sync + 'static {
+    /// A number that no other domain of this process ever has.
+    fn id(&self) -> u64;
+
+    /// Registers exactly `range` of `memory`.
+    fn register(
+        &self,
+        memory: &Arc<Mapping>,
+        range: Range<usize>,
+        access: RegionAccess,
+    ) -> Result<Box<dyn Registration>>;
+}
+
+/// What a registration allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RegionAccess {
+    /// Source and destination of our own operations.
+    Local,
+    /// Access by a peer that has the key.
+    Remote { read: bool, write: bool },
+}
+
+/// Registered memory. Dropping it deregisters; if that fails, the memory is never given back.
+pub(crate) trait Registration: Send + Sync {
+    fn local_key(&self) -> u32;
+    fn remote_key(&self) -> u32;
+
+    /// Deregisters. On success no peer can reach the memory any more; on failure it stays out of use for ever.
+    fn revoke(self: Box<Self>) -> Result<()>;
+}

@@ -1,0 +1,48 @@
+//! What a verbs call answers when it fails.
+
+use std::io;
+
+/// A failed call of libibverbs, librdmacm or the kernel below them.
+#[derive(Debug, thiserror::Error)]
+#[error("{call}: {source}")]
+pub struct Error {
+    call: &'static str,
+    source: io::Error,
+}
+
+impl Error {
+    /// The error that `call` left in `errno`.
+    pub(crate) fn last(call: &'static str) -> Self {
+        Self { call, source: io::Error::last_os_error() }
+    }
+
+    /// The error whose number `call` returned, as `ibv_post_send(3)` and the destructors do.
+    pub(crate) fn returned(call: &'static str, errno: i32) -> Self {
+        // Older librdmacm answers -1 and leaves the number in errno.
+        if errno == -1 { Self::last(call) } else { Self { call, source: io::Error::from_raw_os_error(errno.abs()) } }
+    }
+
+    pub(crate) fn check(call: &'static str, answer: i32) -> super::Result<()> {
+        if answer == 0 { Ok(()) } else { Err(Self::returned(call, answer)) }
+    }
+
+    /// The C function that failed.
+    pub fn call(&self) -> &'static str {
+        self.call
+    }
+
+    /// The operating system's error.
+    pub fn io(&self) -> &io::Error {
+        &self.source
+    }
+
+    /// The errno, where there is one.
+    pub fn errno(&self) -> Option<i32> {
+        self.source.raw_os_error()
+    }
+
+    /// Whether the cause is that libibverbs or librdmacm could not be opened.
+    pub fn is_not_installed(&self) -> bool {
+        self.errno() == Some(libc::ENOSYS)
+    }
+}
