@@ -1,14 +1,16 @@
 //! Makes the guest a usable machine: mounts, modules, network, RDMA devices.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::system::finit_module;
 
 use crate::spec::Spec;
 
@@ -39,15 +41,31 @@ pub(super) fn machine(spec: &Spec) -> Result<(), String> {
     let limit = |limit| (limit != u64::MAX).then_some(limit);
     let open_files = Rlimit { current: limit(spec.open_files.0), maximum: limit(spec.open_files.1) };
     let _ = setrlimit(Resource::Nofile, open_files);
-    link_modules(Path::new(&spec.modules)).map_err(|error| format!("no place for the kernel's modules: {error}"))?;
+    let modules = Path::new(&spec.modules);
+    load_modules(modules)?;
+    link_modules(modules).map_err(|error| format!("no place for the kernel's modules: {error}"))?;
     if let Some(results) = &spec.results {
         mount_results(results).map_err(|error| format!("--results {}: mount in the VM: {error}", results.display()))?;
     }
-    tool("ip", ["link", "set", "lo", "up"])?;
     match spec.two_hosts {
         false => one_host(spec),
         true => two_hosts(spec),
     }
+}
+
+/// Loads the modules for RDMA; a process for each, as `modprobe` would be, takes seconds when emulated.
+fn load_modules(cached: &Path) -> Result<(), String> {
+    let failed = |name: &Path, error: io::Error| format!("kernel module {}: {error}", name.display());
+    let order = cached.join("rdma.order");
+    for name in fs::read_to_string(&order).map_err(|error| failed(&order, error))?.lines() {
+        let path = cached.join(name);
+        let file = File::open(&path).map_err(|error| failed(&path, error))?;
+        match finit_module(&file, c"", 0) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(failed(&path, error.into())),
+        }
+    }
+    Ok(())
 }
 
 /// Lets `modprobe` find the modules of this kernel, which the host does not have installed.

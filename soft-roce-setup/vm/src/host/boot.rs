@@ -73,15 +73,14 @@ pub(crate) fn boot(
         Some(true) => attempts.insert(0, (Accelerator::Kvm, PATIENCE)),
         None => attempts.insert(0, (Accelerator::Kvm, KVM_PATIENCE)),
     }
-    let mut kvm_failed = false;
+    let (mut kvm_failed, mut emulation_failed) = (false, false);
     let mut reason = String::new();
     for (number, (accelerator, patience)) in (1..).zip(attempts) {
-        // Emulation's first failure may be a mere hang; the second try shows what the kernel does.
-        let talkative = verbose || (accelerator == Accelerator::Tcg && !reason.is_empty() && !kvm_failed) || number > 2;
         if verbose {
             eprintln!("run: boot {number}, {accelerator:?}");
         }
-        let machine = Machine { talkative, ..machine.clone() };
+        // The second try shows what the kernel does, and takes nothing but the beaten track.
+        let machine = Machine { talkative: verbose || emulation_failed, unpacked: !emulation_failed, ..machine.clone() };
         match attempt(&machine, accelerator, patience, number, verbose, events, sender) {
             Ok(guest) => {
                 verdict.note(accelerator, kvm_failed);
@@ -90,6 +89,7 @@ pub(crate) fn boot(
             Err(NoGuest::Signal(signal)) => return Err(NoGuest::Signal(signal)),
             Err(NoGuest::Failed(error)) => {
                 kvm_failed |= accelerator == Accelerator::Kvm;
+                emulation_failed |= accelerator == Accelerator::Tcg;
                 if verbose {
                     eprintln!("run: boot {number} failed: {error}");
                 }
@@ -112,8 +112,8 @@ fn attempt(
     let (mut qemu, Lines { port, console, messages }) =
         qemu::start(machine, accelerator).map_err(|error| NoGuest::Failed(format!("{}: {error}", qemu::PROGRAM)))?;
     let log = Log::default();
-    log.follow(console, Some((boot, sender.clone())), verbose);
-    log.follow(messages.into(), None, verbose);
+    log.follow(console, true, boot, sender.clone(), verbose);
+    log.follow(messages.into(), false, boot, sender.clone(), verbose);
     let (source, greeting) = (port.try_clone(), sender.clone());
     let source = File::from(source.map_err(|error| NoGuest::Failed(error.to_string()))?);
     let reader = thread::spawn(move || greet(source, boot, &greeting));
@@ -167,7 +167,7 @@ fn greet(source: File, boot: u32, events: &Sender<Event>) -> Option<BufReader<Fi
 pub(crate) struct Log(Arc<Mutex<VecDeque<u8>>>);
 
 impl Log {
-    fn follow(&self, source: OwnedFd, stages: Option<(u32, Sender<Event>)>, verbose: bool) {
+    fn follow(&self, source: OwnedFd, guest: bool, boot: u32, events: Sender<Event>, verbose: bool) {
         let log = self.clone();
         thread::spawn(move || {
             // Bounded lines: a guest may print without end.
@@ -176,9 +176,14 @@ impl Log {
             while matches!(source.by_ref().take(4096).read_until(b'\n', &mut line), Ok(1..)) {
                 let text = String::from_utf8_lossy(&line);
                 let text = text.trim_end();
-                match (text.strip_prefix('@'), &stages) {
-                    (Some(stage), Some((boot, events))) => {
-                        drop(events.send(Event { boot: *boot, what: What::Stage(stage.to_owned()) }));
+                match text.strip_prefix('@') {
+                    Some(stage) if guest => {
+                        drop(events.send(Event { boot, what: What::Stage(stage.to_owned()) }));
+                    }
+                    // QEMU stays after this message, with a machine that stands still.
+                    _ if text.starts_with("KVM internal error") => {
+                        log.add(text.as_bytes());
+                        drop(events.send(Event { boot, what: What::Stage(format!("failed: {text}")) }));
                     }
                     _ => log.add(text.as_bytes()),
                 }

@@ -11,7 +11,10 @@ use crate::options::Series;
 /// A kernel that is ready to boot.
 #[derive(Clone, Debug)]
 pub(crate) struct Kernel {
+    /// As distributed, compressed.
     pub(crate) image: PathBuf,
+    /// Unpacked, which an emulated machine starts sooner; not every kernel has been.
+    pub(crate) unpacked: Option<PathBuf>,
     pub(crate) initramfs: PathBuf,
     /// The folder that holds one folder of modules a release.
     pub(crate) modules: PathBuf,
@@ -50,6 +53,7 @@ pub(crate) fn kernel(series: Series, scripts: &Path) -> Result<Kernel, String> {
     }
     Ok(Kernel {
         image: folder.join("vmlinuz"),
+        unpacked: Some(folder.join("vmlinux")).filter(|path| path.exists()),
         initramfs: folder.join("initramfs"),
         modules: folder.join("modules/lib/modules"),
     })

@@ -48,6 +48,7 @@ pub(crate) fn run(command: Vec<OsString>, options: &Options, scripts: &Path) -> 
         memory: options.memory.unwrap_or_else(qemu::memory),
         cpus: options.cpus.unwrap_or(2),
         results: results.as_deref(),
+        unpacked: true,
         talkative: options.verbose,
     };
     let spec = spec(command, options, scripts, &kernel, results.as_deref())?;
