@@ -98,6 +98,11 @@ impl Error {
         self
     }
 
+    pub(crate) fn into_kind(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     /// The same failure seen from another operation: what broke a connection is told to everyone who waits on it.
     pub(crate) fn again(&self, operation: &'static str) -> Self {
         let inner = &self.0;
@@ -148,7 +153,9 @@ impl Error {
                 "`rdma link` lists devices; without one, `soft-roce-setup/up` makes a Soft-RoCE device, \
                  `soft-roce-setup/run -- COMMAND` runs a command with one"
             }
-            ErrorKind::NoRoute => "check `ip route get ADDRESS`; RDMA needs a route over the device's own network interface",
+            ErrorKind::NoRoute => {
+                "check `ip route get ADDRESS`; RDMA needs a route over the device's own network interface"
+            }
             ErrorKind::NotInstalled => "install the libraries: `apt-get install ibverbs-providers librdmacm1`",
             ErrorKind::PermissionDenied => {
                 "let this user open /dev/infiniband/* (udev rules of rdma-core, or `--device` for a container)"
@@ -156,11 +163,15 @@ impl Error {
             ErrorKind::RemoteAccess => {
                 "the key was wrong or revoked; the connection is lost, as reliable connections are after a refused access"
             }
-            ErrorKind::ResourceExhausted => "close connections or use smaller queues; `rdma resource show` tells who holds what",
+            ErrorKind::ResourceExhausted => {
+                "close connections or use smaller queues; `rdma resource show` tells who holds what"
+            }
             ErrorKind::TimedOut => {
                 "the peer is overloaded or stopped, or a firewall drops UDP port 4791; raise the timeout if the network is slow"
             }
-            ErrorKind::TooLong => "raise Config::max_message_size at the receiver, or write through a handle",
+            ErrorKind::TooLong => {
+                "send it in parts, raise Config::max_message_size on both sides, or write through a handle"
+            }
             ErrorKind::Unreachable => "check the peer's host and link; a firewall must let UDP port 4791 through",
             _ => return None,
         })

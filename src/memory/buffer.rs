@@ -101,14 +101,14 @@ impl fmt::Debug for Buffer {
 }
 
 /// A buffer in an operation, and the part of it that the operation uses.
-#[cfg(feature = "verbs")]
 #[derive(Debug)]
 pub(crate) struct Transfer {
     buffer: Buffer,
-    segment: crate::verbs::Segment,
+    address: u64,
+    length: u32,
+    local_key: u32,
 }
 
-#[cfg(feature = "verbs")]
 impl Transfer {
     /// Prepares `range` of `buffer` for the device of `domain`.
     pub(crate) fn new(
@@ -128,7 +128,7 @@ impl Transfer {
         match buffer.bind(domain) {
             Ok(local_key) => {
                 let address = buffer.address() as u64 + range.start as u64;
-                Ok(Self { buffer, segment: crate::verbs::Segment { address, length, local_key } })
+                Ok(Self { buffer, address, length, local_key })
             }
             Err(error) => Err(crate::Failed { error, buffer }),
         }
@@ -144,7 +144,7 @@ impl Transfer {
 // is owned here, so nobody else can touch it, wherever the value moves.
 unsafe impl crate::verbs::InFlight for Transfer {
     fn segment(&self) -> crate::verbs::Segment {
-        self.segment
+        crate::verbs::Segment { address: self.address, length: self.length, local_key: self.local_key }
     }
 }
 

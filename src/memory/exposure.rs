@@ -65,7 +65,8 @@ impl ExposedBuffer {
         }
         let start = self.buffer().start() + range.start;
         let mapping = self.buffer().slab().mapping();
-        let wanted = RegionAccess::Remote { read: access.contains(Access::READ), write: access.contains(Access::WRITE) };
+        let wanted =
+            RegionAccess::Remote { read: access.contains(Access::READ), write: access.contains(Access::WRITE) };
         let registration = domain.register(mapping, start..start + range.len(), wanted)?;
         let address = mapping.base() as u64 + start as u64;
         let generation = rand::random();
@@ -129,10 +130,7 @@ impl Drop for ExposedBuffer {
 
 impl fmt::Debug for ExposedBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExposedBuffer")
-            .field("length", &self.len())
-            .field("grants", &lock(&self.grants).len())
-            .finish()
+        f.debug_struct("ExposedBuffer").field("length", &self.len()).field("grants", &lock(&self.grants).len()).finish()
     }
 }
 
@@ -182,7 +180,9 @@ impl GrantState {
             Standing::Live(registration) => registration.revoke()?,
             Standing::Revoked => {}
             Standing::Stuck => {
-                return Err(Error::new(ErrorKind::Other, "revoke").with_detail("the device did not let go of the memory"));
+                return Err(
+                    Error::new(ErrorKind::Other, "revoke").with_detail("the device did not let go of the memory")
+                );
             }
         }
         *standing = Standing::Revoked;

@@ -8,7 +8,6 @@ mod remote_buffer;
 mod slab;
 
 pub use buffer::Buffer;
-#[cfg(feature = "verbs")]
 pub(crate) use buffer::Transfer;
 pub(crate) use domain::{Domain, RegionAccess, Registration};
 pub use exposure::{ExposedBuffer, Grant};

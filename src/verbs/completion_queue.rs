@@ -36,8 +36,7 @@ impl CompletionQueue {
         let channel = CompletionChannel::create(context)?;
         let entries = i32::try_from(capacity).map_err(|_| Error::returned("ibv_create_cq", libc::EINVAL))?;
         // SAFETY: context and channel exist, and the queue keeps both alive.
-        let raw =
-            unsafe { ffi::ibv_create_cq(context.raw(), entries, std::ptr::null_mut(), channel.raw(), 0) };
+        let raw = unsafe { ffi::ibv_create_cq(context.raw(), entries, std::ptr::null_mut(), channel.raw(), 0) };
         let raw = NonNull::new(raw).ok_or_else(|| Error::last("ibv_create_cq"))?;
         // SAFETY: the queue was just created, so its structure may be read.
         let capacity = unsafe { (*raw.as_ptr()).cqe } as u32;

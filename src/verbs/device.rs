@@ -103,6 +103,7 @@ impl Context {
         Error::check("ibv_query_port", answer)?;
         Ok(PortAttributes {
             state: PortState::from_raw(raw.state),
+            max_message_size: raw.max_msg_sz,
             active_mtu: 128u32 << raw.active_mtu.min(5),
             gid_table_length: clamp(raw.gid_tbl_len),
         })
@@ -187,6 +188,8 @@ pub struct PortAttributes {
     pub state: PortState,
     /// Path MTU in bytes: 256 to 4096.
     pub active_mtu: u32,
+    /// Bytes that one request can carry.
+    pub max_message_size: u32,
     /// Entries of the GID table.
     pub gid_table_length: u32,
 }

@@ -44,6 +44,18 @@ pub struct OwningQueue<B> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueuePairKey(u32);
 
+impl QueuePairKey {
+    /// The key as a number, dense from 0.
+    pub fn index(self) -> u32 {
+        self.0
+    }
+
+    /// The key of a number that [`index`](Self::index) answered; any other names no queue pair or another one.
+    pub fn from_index(index: u32) -> Self {
+        Self(index)
+    }
+}
+
 /// The memory of a send request.
 #[derive(Debug)]
 pub enum Local<'a, B> {

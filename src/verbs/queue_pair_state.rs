@@ -82,7 +82,8 @@ impl QueuePair {
     /// # Errors
     /// `EINVAL` if either is in another state.
     pub fn connect(&self, id: &ConnectionId, tuning: &Tuning) -> Result<()> {
-        if tuning.retry_count > 7 || tuning.rnr_retry_count > 7 || tuning.ack_timeout > 31 || tuning.min_rnr_timer > 31 {
+        if tuning.retry_count > 7 || tuning.rnr_retry_count > 7 || tuning.ack_timeout > 31 || tuning.min_rnr_timer > 31
+        {
             return Err(Error::returned("ibv_modify_qp", libc::EINVAL));
         }
         let (mut attributes, mask) = id.queue_pair_attributes(ffi::ibv_qp_state::IBV_QPS_RTR)?;

@@ -1,0 +1,40 @@
+//! Operations posted together.
+
+use super::Connection;
+use super::one_sided::{Kind, Operation};
+use crate::{Buffer, RemoteBuffer};
+
+/// Reads and writes that reach the device in one call; made by [`Connection::batch`].
+///
+/// They are posted by [`post`](Self::post), when the batch is dropped, when one of them is awaited, and in between if
+/// the queue is full or another connection of the worker posts.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    connection: &'a Connection,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(connection: &'a Connection) -> Self {
+        Self { connection }
+    }
+
+    /// Adds a write; see [`Connection::write`].
+    pub fn write(&mut self, buffer: Buffer, remote: &RemoteBuffer) -> Operation {
+        Operation::start(&self.connection.0, Kind::Write, buffer, remote, false)
+    }
+
+    /// Adds a read; see [`Connection::read`].
+    pub fn read(&mut self, buffer: Buffer, remote: &RemoteBuffer) -> Operation {
+        Operation::start(&self.connection.0, Kind::Read, buffer, remote, false)
+    }
+
+    /// Posts what was added.
+    pub fn post(self) {}
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        let inner = &self.connection.0;
+        inner.engine.with(|core| core.flush(inner.key));
+    }
+}

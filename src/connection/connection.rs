@@ -1,0 +1,199 @@
+//! Established connections.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use super::core::LinkKey;
+use super::engine::Engine;
+use super::link::{Ending, Finish};
+use super::one_sided::{self, Operation};
+use super::{Active, Batch, Message};
+use crate::transport::{Capabilities, Transport};
+use crate::{Buffer, Error, ErrorKind, RemoteBuffer, Result};
+
+/// How long a dropped connection is looked after until all that was sent has arrived.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A connection to a peer: messages both ways, and access to the memory that the peer has granted.
+///
+/// It can be cloned and used from many tasks; requests are carried out in the order in which they are
+/// posted. When the last clone is dropped, what was sent is still delivered (for up to 2 s) before the
+/// peer is told; [`close`](Self::close) waits for that.
+#[derive(Clone)]
+pub struct Connection(pub(super) Arc<Inner<Active>>);
+
+pub(super) struct Inner<T: Transport> {
+    pub(super) engine: Arc<Engine<T>>,
+    pub(super) key: LinkKey,
+    pub(super) ending: Ending,
+    // Some until dropped.
+    control: Option<T::Link>,
+    pub(super) session: u64,
+    pub(super) peer: String,
+    pub(super) capabilities: Capabilities,
+}
+
+impl Connection {
+    /// Sends a message. Resolves when `payload` may be reused: it has been copied and posted.
+    ///
+    /// Waits while the peer has no room for another message or the send queue is full. Dropping the future before
+    /// it resolves sends nothing.
+    ///
+    /// # Errors
+    /// [`TooLong`](ErrorKind::TooLong) beyond [`max_message_size`](Self::max_message_size), and whatever ended the
+    /// connection. A message that was sent may be lost if the connection breaks.
+    pub async fn send(&self, payload: &[u8]) -> Result<()> {
+        let inner = &self.0;
+        let sent = std::future::poll_fn(|context| {
+            inner.engine.drive(context, |core, waker| {
+                let sent = core.send(inner.key, payload);
+                if let (Poll::Pending, Some(waker)) = (&sent, waker) {
+                    core.wait_to_send(inner.key, waker);
+                }
+                sent
+            })
+        });
+        sent.await.map_err(|error| inner.refine(error))
+    }
+
+    /// The next message. Dropping the future loses none.
+    ///
+    /// # Errors
+    /// [`PeerClosed`](ErrorKind::PeerClosed) when the peer has closed and all its messages have been received;
+    /// whatever else ended the connection, likewise after the messages that came before.
+    pub async fn recv(&self) -> Result<Message> {
+        let inner = &self.0;
+        let received = std::future::poll_fn(|context| {
+            inner.engine.drive(context, |core, waker| {
+                let Some(link) = core.link(inner.key) else {
+                    return Poll::Ready(Err(Error::new(ErrorKind::Closed, "receive")));
+                };
+                match (link.receive(), waker) {
+                    (Some(received), _) => Poll::Ready(received),
+                    (None, Some(waker)) => {
+                        core.wait_to_receive(inner.key, waker);
+                        Poll::Pending
+                    }
+                    (None, None) => Poll::Pending,
+                }
+            })
+        });
+        let (buffer, length) = received.await.map_err(|error| inner.refine(error))?;
+        Ok(Message::new(Arc::clone(inner), buffer, length))
+    }
+
+    /// Copies the whole of `buffer` to the start of the peer's memory. Posted by this call already; resolves, with
+    /// the buffer, when the bytes are placed there.
+    ///
+    /// # Errors
+    /// [`Foreign`](ErrorKind::Foreign), [`AccessDenied`](ErrorKind::AccessDenied), [`OutOfBounds`](ErrorKind::OutOfBounds) or
+    /// [`TooLong`](ErrorKind::TooLong): nothing was sent and the connection lives on.
+    /// [`RemoteAccess`](ErrorKind::RemoteAccess): the peer's device refused, and the connection is lost.
+    /// Every error gives the buffer back.
+    pub fn write(&self, buffer: Buffer, remote: &RemoteBuffer) -> Operation {
+        Operation::start(&self.0, one_sided::Kind::Write, buffer, remote, true)
+    }
+
+    /// Fills the whole of `buffer` from the start of the peer's memory. Posted by this call already; resolves, with
+    /// the buffer, when the bytes are here.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn read(&self, buffer: Buffer, remote: &RemoteBuffer) -> Operation {
+        Operation::start(&self.0, one_sided::Kind::Read, buffer, remote, true)
+    }
+
+    /// Reads and writes that are posted together, in one call of the device.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch::new(self)
+    }
+
+    /// Closes the connection for all clones, after all that was sent has reached the peer's device.
+    ///
+    /// # Errors
+    /// Whatever ended the connection before; what was sent may then be lost.
+    pub async fn close(&self) -> Result<()> {
+        let inner = &self.0;
+        std::future::poll_fn(|context| {
+            inner.engine.drive(context, |core, waker| match core.finish(inner.key) {
+                Finish::Done => Poll::Ready(()),
+                Finish::Open | Finish::Sent => {
+                    if let Some(waker) = waker {
+                        core.wait_to_send(inner.key, waker);
+                    }
+                    Poll::Pending
+                }
+            })
+        })
+        .await;
+        let ended =
+            inner.ending.get().filter(|error| !matches!(error.kind(), ErrorKind::Closed | ErrorKind::PeerClosed));
+        let result = ended.map_or(Ok(()), |error| Err(inner.refine(error.again("close"))));
+        inner.disconnect();
+        result
+    }
+
+    /// Longest message, in bytes, that can be sent.
+    pub fn max_message_size(&self) -> usize {
+        self.0.engine.with(|core| core.link(self.0.key).map_or(0, |link| link.max_message()))
+    }
+
+    /// The peer's address.
+    pub fn peer(&self) -> &str {
+        &self.0.peer
+    }
+
+    /// The local RDMA device.
+    pub fn device(&self) -> &str {
+        &self.0.engine.device
+    }
+
+    /// The transport: `verbs`.
+    pub fn transport(&self) -> &'static str {
+        "verbs"
+    }
+}
+
+impl<T: Transport> Inner<T> {
+    pub(super) fn new(
+        engine: Arc<Engine<T>>,
+        key: LinkKey,
+        ending: Arc<OnceLock<Error>>,
+        control: T::Link,
+        session: u64,
+        peer: String,
+        capabilities: Capabilities,
+    ) -> Self {
+        Self { engine, key, ending, control: Some(control), session, peer, capabilities }
+    }
+
+    /// Adds who and where to an error.
+    pub(super) fn refine(&self, error: Error) -> Error {
+        error.with_peer(&self.peer).with_device(&self.engine.device)
+    }
+
+    fn disconnect(&self) {
+        use crate::transport::Link as _;
+        self.engine.with(|core| core.fail(self.key, Error::new(ErrorKind::Closed, "connection")));
+        if let Some(control) = &self.control {
+            control.disconnect();
+        }
+    }
+}
+
+impl<T: Transport> Drop for Inner<T> {
+    fn drop(&mut self) {
+        if let Some(control) = self.control.take() {
+            let engine = Arc::clone(&self.engine);
+            engine.linger(self.key, control, Instant::now() + LINGER);
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("peer", &self.peer()).field("device", &self.device()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,310 @@
+//! One worker on one device: its lock, and how those who wait drive it.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::{Handle, Id};
+use tokio::task::AbortHandle;
+
+use super::core::{Core, LinkKey};
+use super::link::Finish;
+use crate::config::{Config, Polling};
+use crate::memory::Domain;
+use crate::service::Service;
+use crate::transport::{Link as _, Queue, Transport};
+use crate::{Error, ErrorKind, Result};
+
+/// Polls between two looks at the clock, which may be a system call.
+const POLLS_PER_LOOK: u32 = 64;
+/// How long a busy waiter polls before it lets other tasks of its thread run.
+const BUSY_TURN: Duration = Duration::from_millis(1);
+
+/// How often the service thread looks after a connection that ends.
+const LINGER_STEP: Duration = Duration::from_millis(1);
+
+pub(super) struct Engine<T: Transport> {
+    pub(super) device: String,
+    pub(super) domain: Arc<dyn Domain>,
+    pub(super) service: Arc<Service>,
+    pub(super) config: Config,
+    core: Mutex<Core<T::Queue>>,
+    reactors: Mutex<Reactors>,
+    events: OwnedFd,
+}
+
+/// Who waits for the event descriptor: a task on each runtime that waits, or the service thread.
+#[derive(Default)]
+struct Reactors {
+    tasks: Vec<(Id, AbortHandle)>,
+    on_service: bool,
+}
+
+impl<T: Transport> Engine<T> {
+    pub(super) fn open(device: &str, config: &Config) -> Result<Arc<Self>> {
+        // The most a device gives is used: a queue cannot grow later everywhere.
+        let (domain, queue) = T::open(device, 32_767)?;
+        Ok(Arc::new(Self {
+            device: device.to_owned(),
+            domain: Arc::clone(&domain),
+            service: Service::of_process()?,
+            config: config.clone(),
+            events: queue.event_descriptor()?,
+            core: Mutex::new(Core::new(queue, domain)),
+            reactors: Mutex::default(),
+        }))
+    }
+
+    /// Ends the conversation in the background: says that it is over, waits for all that was sent, disconnects. The
+    /// service thread looks after it until `deadline`, then ends it anyway.
+    pub(super) fn linger(self: Arc<Self>, key: LinkKey, control: T::Link, deadline: Instant) {
+        let finish = self.with(|core| {
+            while self.progress(core) {}
+            core.finish(key)
+        });
+        if finish == Finish::Done || Instant::now() >= deadline {
+            return self.end(key, control);
+        }
+        let service = Arc::clone(&self.service);
+        service.run_at(Instant::now() + LINGER_STEP, move || self.linger(key, control, deadline));
+    }
+
+    /// Ends a connection now and forgets it.
+    fn end(self: Arc<Self>, key: LinkKey, control: T::Link) {
+        self.with(|core| core.fail(key, Error::new(ErrorKind::Closed, "connection")));
+        control.disconnect();
+        let service = Arc::clone(&self.service);
+        // Behind the job that closes the channel: the queue pair goes before the identifier.
+        service.run_job(move || {
+            drop(control);
+            self.with(|core| core.remove(key));
+        });
+    }
+
+    /// The transport says that the connection has ended: what arrived before is handled first.
+    pub(super) fn lost(self: &Arc<Self>, key: LinkKey, error: Error) {
+        self.with(|core| {
+            while self.progress(core) {}
+            let finished = core.link(key).is_some_and(|link| link.peer_finished());
+            let error = match error.kind() {
+                ErrorKind::PeerClosed if !finished => error
+                    .into_kind(ErrorKind::ConnectionBroken)
+                    .with_detail("the peer disconnected without finishing: its process died or it lost the connection"),
+                _ => error,
+            };
+            core.fail(key, error);
+        });
+    }
+
+    /// Takes back a connection that was not set up to the end.
+    pub(super) fn abandon(self: &Arc<Self>, key: LinkKey) {
+        self.with(|core| core.fail(key, Error::new(ErrorKind::Closed, "connection")));
+        let engine = Arc::clone(self);
+        self.service.run_job(move || drop(engine.with(|core| core.remove(key))));
+    }
+
+    /// Calls `act` with the core, then closes what broke and wakes whom it made ready.
+    pub(super) fn with<R>(self: &Arc<Self>, act: impl FnOnce(&mut Core<T::Queue>) -> R) -> R {
+        let mut core = self.lock();
+        let result = act(&mut core);
+        self.settle(core);
+        result
+    }
+
+    /// Polls until `attempt` is ready: at once, then for the time that the configuration gives, then when the device
+    /// says that something is there. `attempt` registers the waker that it is given.
+    pub(super) fn drive<R>(
+        self: &Arc<Self>,
+        context: &mut Context<'_>,
+        mut attempt: impl FnMut(&mut Core<T::Queue>, Option<&Waker>) -> Poll<R>,
+    ) -> Poll<R> {
+        let mut core = self.lock();
+        let budget = match self.config.polling {
+            Polling::Busy => BUSY_TURN,
+            // Polling here would keep those from running who wait on the same worker.
+            Polling::Adaptive { .. } if core.waiting > 0 => Duration::ZERO,
+            Polling::Adaptive { spin } => spin,
+        };
+        let mut begun = None;
+        let mut polls = 0;
+        loop {
+            if let Poll::Ready(result) = attempt(&mut core, None) {
+                self.settle(core);
+                return Poll::Ready(result);
+            }
+            if !self.progress(&mut core) {
+                polls += 1;
+                if polls >= POLLS_PER_LOOK || budget.is_zero() {
+                    polls = 0;
+                    if begun.get_or_insert_with(Instant::now).elapsed() >= budget {
+                        break;
+                    }
+                }
+                if !core.woken.is_empty() || !core.broken.is_empty() {
+                    self.settle(core);
+                } else {
+                    drop(core);
+                }
+                std::hint::spin_loop();
+                core = self.lock();
+            }
+        }
+        if self.config.polling == Polling::Busy {
+            self.settle(core);
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        // Register, arm, poll once more: what comes later makes an event.
+        if let Poll::Ready(result) = attempt(&mut core, Some(context.waker())) {
+            self.settle(core);
+            return Poll::Ready(result);
+        }
+        self.arm(&mut core);
+        if let Poll::Ready(result) = attempt(&mut core, None) {
+            self.settle(core);
+            return Poll::Ready(result);
+        }
+        self.settle(core);
+        self.watch_events();
+        Poll::Pending
+    }
+
+    /// Handles completions once; a queue that cannot be polled any more breaks every connection on it.
+    fn progress(&self, core: &mut Core<T::Queue>) -> bool {
+        core.progress().unwrap_or_else(|error| {
+            let error = error.with_device(&self.device);
+            core.fail_all(&error);
+            false
+        })
+    }
+
+    fn arm(&self, core: &mut Core<T::Queue>) {
+        if !core.armed {
+            match core.queue.request_notification() {
+                Ok(()) => core.armed = true,
+                Err(error) => core.fail_all(&error.with_device(&self.device)),
+            }
+        }
+        while self.progress(core) {}
+    }
+
+    /// The event descriptor is readable.
+    fn on_event(self: &Arc<Self>) {
+        let mut core = self.lock();
+        core.armed = false;
+        if let Err(error) = core.queue.drain_events() {
+            core.fail_all(&error.with_device(&self.device));
+        }
+        while self.progress(&mut core) {}
+        if core.waiting > 0 {
+            self.arm(&mut core);
+        }
+        self.settle(core);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core<T::Queue>> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the lock back, closes what broke and calls the wakers: they are foreign code.
+    fn settle(self: &Arc<Self>, mut core: MutexGuard<'_, Core<T::Queue>>) {
+        if core.woken.is_empty() && core.broken.is_empty() {
+            return;
+        }
+        let mut woken = std::mem::take(&mut core.woken);
+        let broken = std::mem::take(&mut core.broken);
+        drop(core);
+        woken.drain(..).for_each(Waker::wake);
+        for key in broken {
+            self.close_later(key);
+        }
+        let mut core = self.lock();
+        if core.woken.capacity() < woken.capacity() {
+            // Their room is kept, so that waking does not allocate.
+            woken.append(&mut core.woken);
+            core.woken = woken;
+        }
+        drop(core);
+    }
+
+    /// Closes the channel of a failed link on the service thread, where destroying it may block.
+    fn close_later(self: &Arc<Self>, key: LinkKey) {
+        let engine = Arc::clone(self);
+        self.service.run_job(move || engine.close_channel(key));
+    }
+
+    fn close_channel(self: &Arc<Self>, key: LinkKey) {
+        let mut core = self.lock();
+        while self.progress(&mut core) {}
+        let Some(channel) = core.take_channel(key) else { return self.settle(core) };
+        let destroy = core.queue.close(channel);
+        // The lock is free while the channel is destroyed; its memory comes back only after that.
+        self.settle(core);
+        let flushed = destroy.map(|destroy| destroy()).unwrap_or_default();
+        self.with(|core| {
+            flushed.into_iter().for_each(|completion| core.dispatch_to(key, completion));
+        });
+    }
+
+    /// Has somebody wait for the event descriptor on this runtime.
+    fn watch_events(self: &Arc<Self>) {
+        let mut reactors = self.reactors.lock().unwrap_or_else(PoisonError::into_inner);
+        let runtime = Handle::try_current().ok();
+        if let Some(runtime) = runtime {
+            reactors.tasks.retain(|(_, task)| !task.is_finished());
+            if reactors.tasks.iter().any(|(id, _)| *id == runtime.id()) {
+                return;
+            }
+            if let Some(events) = self.async_events() {
+                let engine = Arc::downgrade(self);
+                let task = runtime.spawn(react(engine, events)).abort_handle();
+                reactors.tasks.push((runtime.id(), task));
+                return;
+            }
+        }
+        if !std::mem::replace(&mut reactors.on_service, true) {
+            let engine = Arc::downgrade(self);
+            let Ok(events) = self.events.try_clone() else {
+                reactors.on_service = false;
+                return self.with(|core| core.fail_all(&descriptors_gone()));
+            };
+            self.service.watch(events, move || {
+                let Some(engine) = engine.upgrade() else { return false };
+                engine.on_event();
+                true
+            });
+        }
+    }
+
+    /// The event descriptor for tokio; `None` on a runtime without I/O.
+    #[allow(deprecated, reason = "its unsafe successor asks that the descriptor never changes, which OwnedFd's cannot")]
+    fn async_events(&self) -> Option<AsyncFd<OwnedFd>> {
+        let events = self.events.try_clone().ok()?;
+        // tokio has no other way to tell that I/O is not enabled than to panic.
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| AsyncFd::new(events))).ok()?.ok()
+    }
+}
+
+async fn react<T: Transport>(engine: Weak<Engine<T>>, events: AsyncFd<OwnedFd>) {
+    while let Ok(mut ready) = events.readable().await {
+        // Before the events are read: one that comes in between makes it ready again.
+        ready.clear_ready();
+        let Some(engine) = engine.upgrade() else { return };
+        engine.on_event();
+    }
+}
+
+impl<T: Transport> Drop for Engine<T> {
+    fn drop(&mut self) {
+        let reactors = self.reactors.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (_, task) in &reactors.tasks {
+            task.abort();
+        }
+    }
+}
+
+fn descriptors_gone() -> Error {
+    Error::new(ErrorKind::ResourceExhausted, "wait").with_detail("no descriptor left to wait with")
+}

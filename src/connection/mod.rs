@@ -1,0 +1,27 @@
+//! Connections: who listens, who connects, and the worker that drives them.
+
+mod address;
+mod batch;
+mod connection;
+mod connector;
+mod core;
+mod engine;
+mod grant;
+mod link;
+mod listener;
+mod message;
+mod one_sided;
+mod operations;
+mod set_up;
+mod worker;
+
+pub use batch::Batch;
+pub use connection::Connection;
+pub use connector::Connector;
+pub use listener::Listener;
+pub use message::Message;
+pub use one_sided::Operation;
+pub use worker::Worker;
+
+/// The transport of this build. When there are more, the public types choose among them here.
+type Active = crate::transport::verbs::Verbs;

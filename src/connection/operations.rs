@@ -1,0 +1,166 @@
+//! The table of one-sided operations: who waits for what, under numbers that are never mistaken.
+
+use std::task::{Poll, Waker};
+
+use crate::memory::Transfer;
+use crate::{Buffer, Error, Failed};
+
+/// Names an operation; stale keys name nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OperationKey(u64);
+
+/// How an operation ended: its buffer, or why not and the buffer.
+pub(super) type Outcome = std::result::Result<Buffer, Failed<Buffer>>;
+
+#[derive(Default)]
+pub(super) struct Operations {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+struct Slot {
+    generation: u32,
+    state: State,
+}
+
+enum State {
+    Free,
+    /// Posted, and somebody will ask.
+    Waited(Option<Waker>),
+    /// Posted, and nobody will ask: the future was dropped.
+    Detached,
+    Done(Outcome),
+}
+
+impl OperationKey {
+    pub(super) fn token(self) -> u64 {
+        self.0
+    }
+
+    fn index(self) -> usize {
+        self.0 as u32 as usize
+    }
+}
+
+impl Operations {
+    pub(super) fn insert(&mut self) -> OperationKey {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, state: State::Free });
+            self.free.reserve(self.slots.len());
+            (self.slots.len() - 1) as u32
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.state = State::Waited(None);
+        OperationKey(u64::from(slot.generation) << 32 | u64::from(index))
+    }
+
+    /// Takes back an operation that was not posted.
+    pub(super) fn cancel(&mut self, key: OperationKey) {
+        if self.get(key).is_some() {
+            self.release(key);
+        }
+    }
+
+    /// The completion of `token` has come. Answers who waited for it; a detached one's buffer is dropped.
+    pub(super) fn complete(
+        &mut self,
+        token: u64,
+        memory: Option<Transfer>,
+        result: std::result::Result<(), Error>,
+    ) -> Option<Waker> {
+        let key = OperationKey(token);
+        let state = &mut self.get(key)?.state;
+        let waker = match state {
+            State::Waited(waker) => waker.take(),
+            State::Detached => {
+                self.release(key);
+                return None;
+            }
+            State::Free | State::Done(_) => return None,
+        };
+        let buffer = memory?.into_buffer();
+        *state = State::Done(match result {
+            Ok(()) => Ok(buffer),
+            Err(error) => Err(Failed { error, buffer }),
+        });
+        waker
+    }
+
+    /// The outcome, once. Remembers `waker` if it is not there yet, and tells `true` if that is a new waiter.
+    pub(super) fn poll(&mut self, key: OperationKey, waker: Option<&Waker>) -> (Poll<Outcome>, bool) {
+        let slot = self.get(key).expect("an operation is asked for until it has answered");
+        match &mut slot.state {
+            State::Waited(known) => {
+                let Some(waker) = waker else { return (Poll::Pending, false) };
+                let is_new = known.is_none();
+                if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+                    *known = Some(waker.clone());
+                }
+                (Poll::Pending, is_new)
+            }
+            State::Done(_) => match self.release(key) {
+                State::Done(outcome) => (Poll::Ready(outcome), false),
+                _ => unreachable!("matched above"),
+            },
+            State::Free | State::Detached => unreachable!("only a live future asks"),
+        }
+    }
+
+    /// Nobody will ask any more. Answers whether a waiter went.
+    pub(super) fn detach(&mut self, key: OperationKey) -> bool {
+        let Some(slot) = self.get(key) else { return false };
+        match &mut slot.state {
+            State::Waited(waker) => {
+                let had_waiter = waker.is_some();
+                slot.state = State::Detached;
+                had_waiter
+            }
+            _ => {
+                self.release(key);
+                false
+            }
+        }
+    }
+
+    fn get(&mut self, key: OperationKey) -> Option<&mut Slot> {
+        let generation = (key.0 >> 32) as u32;
+        let slot = self.slots.get_mut(key.index())?;
+        (slot.generation == generation && !matches!(slot.state, State::Free)).then_some(slot)
+    }
+
+    fn release(&mut self, key: OperationKey) -> State {
+        let slot = &mut self.slots[key.index()];
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(key.index() as u32);
+        std::mem::replace(&mut slot.state, State::Free)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_key_names_nothing() {
+        let mut operations = Operations::default();
+        let old = operations.insert();
+        operations.cancel(old);
+        let new = operations.insert();
+        assert_eq!(old.index(), new.index());
+        assert_ne!(old, new);
+        assert!(operations.complete(old.token(), None, Ok(())).is_none());
+        assert!(!operations.detach(old));
+        assert!(operations.poll(new, None).0.is_pending());
+    }
+
+    #[test]
+    fn a_detached_operation_frees_its_slot_when_it_completes() {
+        let mut operations = Operations::default();
+        let key = operations.insert();
+        let (pending, is_new) = operations.poll(key, Some(Waker::noop()));
+        assert!(pending.is_pending() && is_new);
+        assert!(operations.detach(key));
+        assert!(operations.complete(key.token(), None, Ok(())).is_none());
+        assert_eq!(operations.free.len(), 1);
+    }
+}

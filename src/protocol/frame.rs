@@ -1,0 +1,106 @@
+//! The header in front of every message.
+
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Bytes of a header.
+pub(crate) const HEADER: usize = size_of::<Header>();
+
+/// Version 1, little endian.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Header {
+    kind: u8,
+    flags: u8,
+    credits: U16,
+    length: U32,
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FrameKind {
+    /// Returns credits and nothing else.
+    Credit,
+    /// The sender will send no more messages.
+    Finish,
+    /// A message of the application.
+    Message,
+}
+
+/// A parsed header. The payload follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) kind: FrameKind,
+    /// Credits given back with this frame.
+    pub(crate) credits: u16,
+    /// Bytes of payload.
+    pub(crate) length: u32,
+}
+
+impl Frame {
+    pub(crate) fn to_bytes(self) -> [u8; HEADER] {
+        let kind = match self.kind {
+            FrameKind::Message => 1,
+            FrameKind::Credit => 2,
+            FrameKind::Finish => 3,
+        };
+        zerocopy::transmute!(Header { kind, flags: 0, credits: self.credits.into(), length: self.length.into() })
+    }
+
+    /// Reads the header of a frame of which `bytes` have arrived; an error says what is wrong with it.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
+        let (header, payload) = Header::ref_from_prefix(bytes).map_err(|_| "a frame shorter than its header")?;
+        let kind = match header.kind {
+            1 => FrameKind::Message,
+            2 => FrameKind::Credit,
+            3 => FrameKind::Finish,
+            _ => return Err("a frame of unknown kind"),
+        };
+        if header.flags != 0 {
+            return Err("a frame with unknown flags");
+        }
+        let length = header.length.get();
+        if length as usize != payload.len() {
+            return Err("a frame whose length is not what arrived");
+        }
+        if kind != FrameKind::Message && length != 0 {
+            return Err("a control frame with a payload");
+        }
+        Ok(Self { kind, credits: header.credits.get(), length })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_layout_is_fixed() {
+        let frame = Frame { kind: FrameKind::Message, credits: 0x0102, length: 3 };
+        assert_eq!(frame.to_bytes(), [1, 0, 2, 1, 3, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (bytes, reason) in [
+            (&[1, 0, 0, 0, 0, 0, 0][..], "shorter"),
+            (&[9, 0, 0, 0, 0, 0, 0, 0], "unknown kind"),
+            (&[1, 1, 0, 0, 0, 0, 0, 0], "unknown flags"),
+            (&[1, 0, 0, 0, 1, 0, 0, 0], "not what arrived"),
+            (&[2, 0, 0, 0, 1, 0, 0, 0, 7], "control frame"),
+        ] {
+            let error = Frame::parse(bytes).expect_err(reason);
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parse_undoes_to_bytes_and_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..32)) {
+            if let Ok(frame) = Frame::parse(&bytes) {
+                prop_assert_eq!(&frame.to_bytes()[..], &bytes[..HEADER]);
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The process' one service thread: events of the control plane, timers, and destructors that may block.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use crate::{Error, ErrorKind, Result};
+
+type Job = Box<dyn FnOnce() + Send>;
+/// Called when its descriptor is readable; answers whether to go on watching.
+type Watch = Box<dyn FnMut() -> bool + Send>;
+
+/// Runs jobs on the service thread. None of them waits: each job handles what is there and returns.
+pub(crate) struct Service {
+    wake: OwnedFd,
+    inbox: Mutex<Inbox>,
+    process: u32,
+}
+
+#[derive(Default)]
+struct Inbox {
+    jobs: Vec<Job>,
+    timers: Vec<(Instant, Job)>,
+    watches: Vec<(OwnedFd, Watch)>,
+}
+
+static SERVICE: Mutex<Option<Arc<Service>>> = Mutex::new(None);
+
+impl Service {
+    /// The service of this process, started on first use. A forked child starts its own.
+    pub(crate) fn of_process() -> Result<Arc<Self>> {
+        let mut current = SERVICE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(service) = current.as_ref().filter(|service| service.process == std::process::id()) {
+            return Ok(Arc::clone(service));
+        }
+        let failed = |error: std::io::Error| {
+            Error::new(ErrorKind::ResourceExhausted, "start the service thread").with_source(error)
+        };
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| failed(errno.into()))?;
+        let service = Arc::new(Self { wake, inbox: Mutex::default(), process: std::process::id() });
+        let runner = Arc::clone(&service);
+        std::thread::Builder::new().name("zcmi-service".to_owned()).spawn(move || runner.run()).map_err(failed)?;
+        if let Some(parents) = current.replace(Arc::clone(&service)) {
+            // Its objects are the parent process' to destroy.
+            std::mem::forget(parents);
+        }
+        Ok(service)
+    }
+
+    /// Runs `job` soon.
+    pub(crate) fn run_job(&self, job: impl FnOnce() + Send + 'static) {
+        self.inbox().jobs.push(Box::new(job));
+        self.notify();
+    }
+
+    /// Runs `job` at `when` or soon after.
+    pub(crate) fn run_at(&self, when: Instant, job: impl FnOnce() + Send + 'static) {
+        self.inbox().timers.push((when, Box::new(job)));
+        self.notify();
+    }
+
+    /// Calls `ready` whenever `fd` is readable, until it answers `false`.
+    pub(crate) fn watch(&self, fd: OwnedFd, ready: impl FnMut() -> bool + Send + 'static) {
+        self.inbox().watches.push((fd, Box::new(ready)));
+        self.notify();
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn notify(&self) {
+        // A full counter means that a wake-up is pending already.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    fn run(&self) {
+        let mut watches: Vec<(OwnedFd, Watch)> = Vec::new();
+        let mut timers: Vec<(Instant, Job)> = Vec::new();
+        loop {
+            let jobs = {
+                let mut inbox = self.inbox();
+                watches.append(&mut inbox.watches);
+                timers.append(&mut inbox.timers);
+                std::mem::take(&mut inbox.jobs)
+            };
+            jobs.into_iter().for_each(guarded);
+            let now = Instant::now();
+            timers.extract_if(.., |(when, _)| *when <= now).map(|(_, job)| job).for_each(guarded);
+            let next = timers.iter().map(|(when, _)| when.saturating_duration_since(Instant::now())).min();
+            if self.inbox().jobs.is_empty() {
+                self.wait(&mut watches, next);
+            }
+        }
+    }
+
+    /// Waits for a wake-up, a descriptor or `timeout`; `None` is for ever, as nothing is due.
+    fn wait(&self, watches: &mut Vec<(OwnedFd, Watch)>, timeout: Option<Duration>) {
+        let mut fds: Vec<PollFd<'_>> = std::iter::once(self.wake.as_fd())
+            .chain(watches.iter().map(|(fd, _)| fd.as_fd()))
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        if poll(&mut fds, timeout.as_ref()).is_err() {
+            // Interrupted: the loop comes back.
+            return;
+        }
+        let ready: Vec<bool> = fds.iter().skip(1).map(|fd| !fd.revents().is_empty()).collect();
+        drop(fds);
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.wake, &mut count);
+        let mut ready = ready.into_iter();
+        watches.retain_mut(|(_, watch)| {
+            // A descriptor that was added during the poll is not in the answer.
+            if !ready.next().unwrap_or(false) {
+                return true;
+            }
+            catch_unwind(AssertUnwindSafe(watch)).unwrap_or_else(|_| {
+                tracing::error!("a watch of the service thread panicked and is removed");
+                false
+            })
+        });
+    }
+}
+
+/// A job that panics takes nothing else down.
+fn guarded(job: Job) {
+    if catch_unwind(AssertUnwindSafe(job)).is_err() {
+        tracing::error!("a job of the service thread panicked");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn jobs_timers_and_watches_run_and_a_panic_stops_nothing() {
+        let service = Service::of_process().expect("a thread");
+        let (done, heard) = mpsc::channel();
+        service.run_job(|| panic!("on purpose"));
+        let sender = done.clone();
+        service.run_job(move || sender.send("job").expect("the test listens"));
+        assert_eq!(heard.recv_timeout(SOON), Ok("job"));
+
+        let begun = Instant::now();
+        let sender = done.clone();
+        service.run_at(begun + Duration::from_millis(20), move || sender.send("timer").expect("the test listens"));
+        assert_eq!(heard.recv_timeout(SOON), Ok("timer"));
+        assert!(begun.elapsed() >= Duration::from_millis(20));
+
+        let fd = eventfd(0, EventfdFlags::NONBLOCK).expect("an eventfd");
+        service.watch(fd.try_clone().expect("a descriptor"), move || {
+            done.send("watch").expect("the test listens");
+            false
+        });
+        assert!(heard.recv_timeout(Duration::from_millis(50)).is_err(), "nothing is readable yet");
+        rustix::io::write(&fd, &1u64.to_ne_bytes()).expect("an eventfd takes a write");
+        assert_eq!(heard.recv_timeout(SOON), Ok("watch"));
+        assert!(Arc::ptr_eq(&service, &Service::of_process().expect("a thread")));
+    }
+}

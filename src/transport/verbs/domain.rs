@@ -1,0 +1,144 @@
+//! A device's protection domain, shared by the workers of the process.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::wrap;
+use crate::memory::{Domain, Mapping, RegionAccess, Registration};
+use crate::service::Service;
+use crate::verbs::{Access, Context, MemoryRegion, ProtectionDomain, Registrable};
+use crate::{Error, Result};
+
+/// One protection domain per device and process, so that a buffer is registered once for all workers. A key
+/// is good for every connection in it: isolation is per domain, until grants are windows.
+#[derive(Debug)]
+pub(super) struct VerbsDomain {
+    id: u64,
+    domain: Arc<ProtectionDomain>,
+}
+
+type Domains = HashMap<(u32, String), Weak<VerbsDomain>>;
+
+static DOMAINS: Mutex<Option<Domains>> = Mutex::new(None);
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl VerbsDomain {
+    /// The domain of device `name`, opened if this process has none.
+    pub(super) fn of_process(name: &str) -> Result<Arc<Self>> {
+        let mut domains = DOMAINS.lock().unwrap_or_else(PoisonError::into_inner);
+        let domains = domains.get_or_insert_default();
+        // The process is part of the key: a forked child must not use its parent's device.
+        let key = (std::process::id(), name.to_owned());
+        if let Some(domain) = domains.get(&key).and_then(Weak::upgrade) {
+            return Ok(domain);
+        }
+        let failed = |error| wrap("open device", error).with_device(name);
+        let context = Context::open(name).map_err(failed)?;
+        let domain = ProtectionDomain::allocate(&context).map_err(failed)?;
+        watch_events(&context)?;
+        let domain = Arc::new(Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), domain });
+        domains.insert(key, Arc::downgrade(&domain));
+        Ok(domain)
+    }
+
+    pub(super) fn protection_domain(&self) -> &Arc<ProtectionDomain> {
+        &self.domain
+    }
+
+    fn device(&self) -> &str {
+        self.domain.context().name()
+    }
+}
+
+impl Domain for VerbsDomain {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn register(
+        &self,
+        memory: &Arc<Mapping>,
+        range: Range<usize>,
+        access: RegionAccess,
+    ) -> Result<Box<dyn Registration>> {
+        let flags = match access {
+            RegionAccess::Local => Access::LOCAL_WRITE,
+            RegionAccess::Remote { read, write } => {
+                let read = if read { Access::REMOTE_READ } else { Access::LOCAL_READ };
+                let write = if write { Access::REMOTE_WRITE } else { Access::LOCAL_READ };
+                read | write
+            }
+        };
+        let length = range.len();
+        let memory = Arc::clone(memory) as Arc<dyn Registrable>;
+        let region = MemoryRegion::register(&self.domain, memory, range, flags).map_err(|error| {
+            let error = wrap("register memory", error).with_device(self.device());
+            if error.kind() == crate::ErrorKind::MemoryLimit { error.with_detail(limits(length)) } else { error }
+        })?;
+        Ok(Box::new(Region { region, device: self.device().to_owned() }))
+    }
+}
+
+/// The numbers behind a refused registration.
+fn limits(length: usize) -> String {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+    match limit {
+        Some(limit) => format!("registering {length} bytes; RLIMIT_MEMLOCK is {limit} bytes for all registrations"),
+        None => {
+            format!("registering {length} bytes; RLIMIT_MEMLOCK is unlimited, so the device or its cgroup limits it")
+        }
+    }
+}
+
+struct Region {
+    region: MemoryRegion,
+    device: String,
+}
+
+impl Registration for Region {
+    fn local_key(&self) -> u32 {
+        self.region.local_key()
+    }
+
+    fn remote_key(&self) -> u32 {
+        self.region.remote_key()
+    }
+
+    fn revoke(self: Box<Self>) -> Result<()> {
+        let Self { region, device } = *self;
+        region.deregister().map_err(|error| -> Error { wrap("revoke", error).with_device(device) })
+    }
+}
+
+/// Logs what the device reports, for as long as somebody has it open.
+fn watch_events(context: &Arc<Context>) -> Result<()> {
+    use std::os::fd::AsFd;
+    let fd = context
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| Error::new(crate::ErrorKind::ResourceExhausted, "open device").with_source(error))?;
+    let context = Arc::downgrade(context);
+    Service::of_process()?.watch(fd, move || {
+        let Some(context) = context.upgrade() else { return false };
+        loop {
+            match context.next_async_event() {
+                Ok(Some(event)) => {
+                    tracing::info!(
+                        device = context.name(),
+                        event = event.name(),
+                        number = event.number,
+                        "device event"
+                    );
+                }
+                Ok(None) => return true,
+                Err(error) => {
+                    tracing::error!(device = context.name(), %error, "device events can no longer be read");
+                    return false;
+                }
+            }
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! RDMA verbs behind the seam.
+
+mod channels;
+mod domain;
+mod events;
+mod link;
+mod set_up;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Transport;
+use crate::memory::Domain;
+use crate::verbs::{self, CompletionQueue, OwningQueue};
+use crate::{Error, ErrorKind, Result};
+
+use channels::Channels;
+use domain::VerbsDomain;
+use link::VerbsLink;
+use set_up::{Incoming, Outgoing, VerbsListener};
+
+/// Queue pairs of type RC, set up by rdma_cm.
+#[derive(Debug)]
+pub(crate) struct Verbs;
+
+impl Transport for Verbs {
+    type Queue = Channels;
+    type Link = VerbsLink;
+    type Outgoing = Outgoing;
+    type Incoming = Incoming;
+    type Listener = VerbsListener;
+
+    fn open(name: &str, completions: u32) -> Result<(Arc<dyn Domain>, Channels)> {
+        let failed = |error| wrap("open device", error).with_device(name);
+        let domain = VerbsDomain::of_process(name)?;
+        let context = domain.protection_domain().context();
+        let most = context.attributes().map_err(failed)?.max_completions;
+        let queue = CompletionQueue::create(context, completions.min(most)).map_err(failed)?;
+        let channels = Channels::new(Arc::clone(&domain), OwningQueue::new(queue)).map_err(failed)?;
+        Ok((domain as Arc<dyn Domain>, channels))
+    }
+
+    async fn resolve(peer: SocketAddr, deadline: Instant) -> Result<Outgoing> {
+        Outgoing::resolve(peer, deadline).await
+    }
+
+    fn listen(address: SocketAddr, backlog: u16) -> Result<VerbsListener> {
+        VerbsListener::bind(address, backlog)
+    }
+}
+
+/// A verbs error as the crate's, with the kind that its errno stands for.
+fn wrap(operation: &'static str, error: verbs::Error) -> Error {
+    let kind = match error.errno() {
+        Some(libc::ENOMEM | libc::EAGAIN) if error.call() == "ibv_reg_mr" => ErrorKind::MemoryLimit,
+        Some(errno) => kind_of(errno),
+        None => ErrorKind::Other,
+    };
+    Error::new(kind, operation).with_source(error)
+}
+
+fn kind_of(errno: i32) -> ErrorKind {
+    match errno {
+        libc::ENOSYS => ErrorKind::NotInstalled,
+        libc::EACCES | libc::EPERM => ErrorKind::PermissionDenied,
+        libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC => ErrorKind::ResourceExhausted,
+        libc::ENODEV | libc::ENOENT | libc::ENXIO => ErrorKind::NoDevice,
+        libc::EADDRINUSE => ErrorKind::AddressInUse,
+        libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT => ErrorKind::AddressInvalid,
+        libc::ENETUNREACH | libc::EHOSTUNREACH => ErrorKind::NoRoute,
+        libc::ECONNREFUSED => ErrorKind::ConnectionRefused,
+        libc::ECONNRESET => ErrorKind::PeerClosed,
+        libc::ETIMEDOUT => ErrorKind::TimedOut,
+        libc::EOPNOTSUPP => ErrorKind::Unsupported,
+        _ => ErrorKind::Other,
+    }
+}
