@@ -50,10 +50,6 @@ impl Credit {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         self.changed.notify_all();
     }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed
-    }
 }
 
 #[cfg(test)]
@@ -83,6 +79,5 @@ mod tests {
         credit.spend(WINDOW as usize);
         credit.close();
         assert_eq!(credit.available(), None);
-        assert!(credit.is_closed());
     }
 }

@@ -201,13 +201,8 @@ mod tests {
         for cut in 1..whole.len() {
             assert!(Frame::read(&mut &whole[..cut]).is_err(), "cut at {cut}");
         }
-        let malformed: [&[u8]; 5] = [
-            &[0, 0, 0, 0, 0],
-            &[3, 0, 0, 0, 0],
-            &[3, 1, 0, 0, 0, 9],
-            &[5, 2, 0, 0, 0, 1, 1],
-            &[3, 255, 255, 255, 255],
-        ];
+        let malformed: [&[u8]; 5] =
+            [&[0, 0, 0, 0, 0], &[3, 0, 0, 0, 0], &[3, 1, 0, 0, 0, 9], &[5, 2, 0, 0, 0, 1, 1], &[3, 255, 255, 255, 255]];
         for bytes in malformed {
             assert!(Frame::read(&mut &*bytes).is_err(), "{bytes:?}");
         }

@@ -50,7 +50,9 @@ fn serve() -> io::Result<()> {
         Some(Frame::Start(spec)) => Spec::decode(&spec),
         _ => None,
     };
-    let Some(spec) = spec else { return Err(io::Error::other("the supervisor did not say what to run")) };
+    let Some(spec) = spec else {
+        return Err(io::Error::other("the supervisor did not say what to run"));
+    };
     let outcome = match setup::machine(&spec) {
         Ok(()) => run(spec, source, &port).map_err(|error| error.to_string()),
         Err(error) => Err(error),
@@ -76,7 +78,8 @@ fn run(mut spec: Spec, source: BufReader<File>, port: &Port) -> io::Result<u8> {
     let (stop, stopped) = streams::stopper()?;
     let (streams, [input, output, error]) = streams::make(spec.terminal, spec.window)?;
     let (pieces, input_pieces) = mpsc::channel();
-    let orders = Arc::new(Orders { credits: Default::default(), command: AtomicI32::new(0), terminal: OnceLock::new(), pieces });
+    let orders =
+        Arc::new(Orders { credits: Default::default(), command: AtomicI32::new(0), terminal: OnceLock::new(), pieces });
     if let Some(terminal) = streams.terminal {
         drop(orders.terminal.set(terminal));
     }
@@ -240,9 +243,8 @@ fn listens(pid: Pid) -> bool {
         table.lines().skip(1).any(|line| line.split_whitespace().nth(3) == Some("0A"))
     });
     let manager = || {
-        let output = setup::command("ip")
-            .args(["netns", "exec", setup::HOSTS[1], "rdma", "resource", "show", "cm_id"])
-            .output();
+        let output =
+            setup::command("ip").args(["netns", "exec", setup::HOSTS[1], "rdma", "resource", "show", "cm_id"]).output();
         output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("LISTEN"))
     };
     tcp || manager()

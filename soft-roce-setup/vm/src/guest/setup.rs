@@ -25,7 +25,9 @@ const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// What the initramfs leaves to do before the supervisor is asked.
 pub(super) fn basics() {
     let _ = rustix::system::sethostname(b"soft-roce");
-    for (kind, target, data) in [("devpts", c"/dev/pts", c"gid=5,mode=620,ptmxmode=666"), ("tmpfs", c"/dev/shm", c"mode=1777")] {
+    for (kind, target, data) in
+        [("devpts", c"/dev/pts", c"gid=5,mode=620,ptmxmode=666"), ("tmpfs", c"/dev/shm", c"mode=1777")]
+    {
         drop(fs::create_dir_all(OsStr::new(target.to_str().unwrap_or_default())));
         if let Err(error) = mount(kind, target, kind, MountFlags::NOSUID, data) {
             eprintln!("agent: mount of {kind}: {error}");
@@ -91,8 +93,8 @@ fn one_host(spec: &Spec) -> Result<(), String> {
 }
 
 fn two_hosts(spec: &Spec) -> Result<(), String> {
-    // Before the namespaces exist: afterwards each sees only its own device, as two machines would.
-    tool("rdma", ["system", "set", "netns", "exclusive"])?;
+    // Both devices are visible on both hosts: in the kernel's "exclusive" mode, which would hide the
+    // other's, rxe cannot make its management queue pair (7.3), and connections fail.
     for host in HOSTS {
         tool("ip", ["netns", "add", host])?;
     }

@@ -124,7 +124,9 @@ fn pump(stream: Stream, source: OwnedFd, stop: &OwnedFd, credit: &Credit, port: 
     let mut buffer = vec![0; PIECE];
     let mut leftover = LEFTOVER;
     loop {
-        let Some(allowed) = credit.available() else { return };
+        let Some(allowed) = credit.available() else {
+            return;
+        };
         let mut stopped = false;
         if !ready(source.as_fd(), Some(stop.as_fd()), None) {
             stopped = true;

@@ -80,7 +80,8 @@ pub(crate) fn boot(
             eprintln!("run: boot {number}, {accelerator:?}");
         }
         // The second try shows what the kernel does, and takes nothing but the beaten track.
-        let machine = Machine { talkative: verbose || emulation_failed, unpacked: !emulation_failed, ..machine.clone() };
+        let machine =
+            Machine { talkative: verbose || emulation_failed, unpacked: !emulation_failed, ..machine.clone() };
         match attempt(&machine, accelerator, patience, number, verbose, events, sender) {
             Ok(guest) => {
                 verdict.note(accelerator, kvm_failed);
@@ -97,7 +98,9 @@ pub(crate) fn boot(
             }
         }
     }
-    Err(NoGuest::Failed(format!("the VM does not boot, after a second try: {reason}\n(--verbose shows the whole boot log)")))
+    Err(NoGuest::Failed(format!(
+        "the VM does not boot, after a second try: {reason}\n(--verbose shows the whole boot log)"
+    )))
 }
 
 fn attempt(

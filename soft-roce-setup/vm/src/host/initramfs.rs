@@ -26,8 +26,7 @@ pub(crate) fn make(cached: &Path) -> io::Result<OwnedFd> {
 /// One entry of a cpio archive, format "newc" (`cpio(5)`): header, name and data padded to 4 bytes.
 fn append(archive: &mut Vec<u8>, name: &str, mode: u32, data: &[u8]) {
     let (inode, links) = (u32::from(mode != 0) * (archive.len() as u32 + 1), 1);
-    let fields =
-        [inode, mode, 0, 0, links, 0, data.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
+    let fields = [inode, mode, 0, 0, links, 0, data.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
     archive.extend(b"070701");
     for field in fields {
         archive.extend(format!("{field:08x}").bytes());

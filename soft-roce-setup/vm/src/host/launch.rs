@@ -8,7 +8,9 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, set_parent_process
 
 /// Becomes `arguments[1..]`; `arguments[0]` is the supervisor's process id.
 pub(crate) fn launch(mut arguments: impl Iterator<Item = OsString>) -> u8 {
-    let (Some(supervisor), Some(program)) = (arguments.next(), arguments.next()) else { return crate::FAILED };
+    let (Some(supervisor), Some(program)) = (arguments.next(), arguments.next()) else {
+        return crate::FAILED;
+    };
     if set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
         return crate::FAILED;
     }

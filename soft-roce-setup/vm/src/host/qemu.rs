@@ -69,7 +69,8 @@ pub(crate) fn start(machine: &Machine<'_>, accelerator: Accelerator) -> io::Resu
     command.arg(super::LAUNCH).arg(std::process::id().to_string()).arg(PROGRAM);
     command.args(arguments(machine, accelerator, &initramfs, &port_qemu, &console_qemu));
     // In a group of its own: the terminal's Ctrl-C is ours to handle.
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0).spawn()?;
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0).spawn()?;
     let messages = child.stderr.take().ok_or_else(|| io::Error::other("no standard error"))?;
     Ok((Qemu { child }, Lines { port, console, messages }))
 }
@@ -93,7 +94,16 @@ fn arguments(
         Accelerator::Tcg => "tcg,thread=multi",
     };
     let mut arguments: Vec<OsString> = [
-        "-machine", "q35", "-cpu", "max", "-accel", accelerator, "-nodefaults", "-display", "none", "-no-reboot",
+        "-machine",
+        "q35",
+        "-cpu",
+        "max",
+        "-accel",
+        accelerator,
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-reboot",
         "-no-user-config",
     ]
     .map(OsString::from)

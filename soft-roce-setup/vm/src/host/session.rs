@@ -155,7 +155,9 @@ fn converse(
                 failure = Some(format!("the VM is up but: {error}"));
                 break;
             }
-            What::Frame(Frame::PeerFailed(status)) => eprint!("run: the peer failed with status {status}\r\n"),
+            What::Frame(Frame::PeerFailed(status)) => {
+                eprint!("run: the peer failed with status {status}\r\n")
+            }
             What::Drained => writing -= 1,
             What::Hung if status.is_none() => {
                 thread::sleep(Duration::from_millis(100));
@@ -286,7 +288,9 @@ fn send_input(port: &Port, credit: &Arc<Credit>) {
     thread::spawn(move || {
         let mut buffer = vec![0; PIECE];
         while !terminal::in_background() {
-            let Some(allowed) = credit.available() else { return };
+            let Some(allowed) = credit.available() else {
+                return;
+            };
             let length = buffer.len().min(allowed);
             match read(stdin(), &mut buffer[..length]) {
                 Ok(0) | Err(_) => break,
