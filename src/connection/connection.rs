@@ -29,7 +29,7 @@ pub(super) struct Inner<T: Transport> {
     pub(super) key: LinkKey,
     pub(super) ending: Ending,
     // Some until dropped.
-    control: Option<T::Link>,
+    control: Option<Arc<T::Link>>,
     pub(super) session: u64,
     pub(super) peer: String,
     pub(super) capabilities: Capabilities,
@@ -131,7 +131,7 @@ impl Connection {
         let ended =
             inner.ending.get().filter(|error| !matches!(error.kind(), ErrorKind::Closed | ErrorKind::PeerClosed));
         let result = ended.map_or(Ok(()), |error| Err(inner.refine(error.again("close"))));
-        inner.disconnect();
+        inner.engine.with(|core| core.fail(inner.key, Error::new(ErrorKind::Closed, "connection")));
         result
     }
 
@@ -161,7 +161,7 @@ impl<T: Transport> Inner<T> {
         engine: Arc<Engine<T>>,
         key: LinkKey,
         ending: Arc<OnceLock<Error>>,
-        control: T::Link,
+        control: Arc<T::Link>,
         session: u64,
         peer: String,
         capabilities: Capabilities,
@@ -172,14 +172,6 @@ impl<T: Transport> Inner<T> {
     /// Adds who and where to an error.
     pub(super) fn refine(&self, error: Error) -> Error {
         error.with_peer(&self.peer).with_device(&self.engine.device)
-    }
-
-    fn disconnect(&self) {
-        use crate::transport::Link as _;
-        self.engine.with(|core| core.fail(self.key, Error::new(ErrorKind::Closed, "connection")));
-        if let Some(control) = &self.control {
-            control.disconnect();
-        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::link::Finish;
 use crate::config::{Config, Polling};
 use crate::memory::Domain;
 use crate::service::Service;
-use crate::transport::{Link as _, Queue, Transport};
+use crate::transport::{Queue, Transport};
 use crate::{Error, ErrorKind, Result};
 
 /// Polls between two looks at the clock, which may be a system call.
@@ -59,7 +59,7 @@ impl<T: Transport> Engine<T> {
 
     /// Ends the conversation in the background: says that it is over, waits for all that was sent, disconnects. The
     /// service thread looks after it until `deadline`, then ends it anyway.
-    pub(super) fn linger(self: Arc<Self>, key: LinkKey, control: T::Link, deadline: Instant) {
+    pub(super) fn linger(self: Arc<Self>, key: LinkKey, control: Arc<T::Link>, deadline: Instant) {
         let finish = self.with(|core| {
             while self.progress(core) {}
             core.finish(key)
@@ -72,9 +72,8 @@ impl<T: Transport> Engine<T> {
     }
 
     /// Ends a connection now and forgets it.
-    fn end(self: Arc<Self>, key: LinkKey, control: T::Link) {
+    fn end(self: Arc<Self>, key: LinkKey, control: Arc<T::Link>) {
         self.with(|core| core.fail(key, Error::new(ErrorKind::Closed, "connection")));
-        control.disconnect();
         let service = Arc::clone(&self.service);
         // Behind the job that closes the channel: the queue pair goes before the identifier.
         service.run_job(move || {
@@ -236,6 +235,10 @@ impl<T: Transport> Engine<T> {
     }
 
     fn close_channel(self: &Arc<Self>, key: LinkKey) {
+        // Not before the failure is handled here: a refused access breaks the peer's end, which may not notice by itself.
+        if let Some(hang_up) = self.with(|core| core.link(key).and_then(|link| link.hang_up.take())) {
+            hang_up();
+        }
         let mut core = self.lock();
         while self.progress(&mut core) {}
         let Some(channel) = core.take_channel(key) else { return self.settle(core) };

@@ -20,6 +20,8 @@ pub(super) struct Link {
     /// `None` when the channel has been closed.
     pub(super) channel: Option<ChannelKey>,
     pub(super) ending: Ending,
+    /// Tells the peer that the connection has ended; called once, on the service thread.
+    pub(super) hang_up: Option<Box<dyn FnOnce() + Send>>,
     credits: Credits,
     /// Receives posted and messages in hand, against which the peer's credits count.
     ours: Handshake,
@@ -68,6 +70,7 @@ impl Link {
         Self {
             channel: None,
             ending,
+            hang_up: None,
             credits: Credits::new(0, ours.credits),
             ours,
             max_message: 0,

@@ -71,7 +71,13 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
             return Err(refine(error));
         }
     };
-    let control = end.finish(&ours.to_bytes(), deadline).await?;
+    let control = Arc::new(end.finish(&ours.to_bytes(), deadline).await?);
+    let hang_up = Arc::clone(&control);
+    engine.with(|core| {
+        if let Some(link) = core.link(key) {
+            link.hang_up = Some(Box::new(move || hang_up.disconnect()));
+        }
+    });
     let session = match role {
         Role::Connector => Handshake::session(&ours, &theirs),
         Role::Listener => Handshake::session(&theirs, &ours),

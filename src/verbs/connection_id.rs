@@ -106,6 +106,14 @@ impl ConnectionId {
         unsafe { sockaddr::parse(address) }
     }
 
+    /// The name of the device after [`bind`](Self::bind) to an address of one; `None` after binding to all addresses.
+    pub fn device(&self) -> Option<String> {
+        // SAFETY: the identifier exists; a bound one is changed by nobody.
+        let context = unsafe { (*self.raw()).verbs };
+        // SAFETY: librdmacm keeps the contexts of its identifiers open.
+        (!context.is_null()).then(|| unsafe { super::device::context_name(context) })
+    }
+
     /// Starts to find the device and hardware address for `peer`; ends with an event.
     pub fn resolve_address(&self, peer: SocketAddr, timeout: Duration) -> Result<()> {
         let mut peer = RawAddress::new(peer);

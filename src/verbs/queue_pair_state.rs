@@ -86,6 +86,8 @@ impl QueuePair {
         {
             return Err(Error::returned("ibv_modify_qp", libc::EINVAL));
         }
+        // INIT once more: only now does rdma_cm know what the peer may do here, and says so in the access flags.
+        self.initialize(id)?;
         let (mut attributes, mask) = id.queue_pair_attributes(ffi::ibv_qp_state::IBV_QPS_RTR)?;
         attributes.min_rnr_timer = tuning.min_rnr_timer;
         attributes.max_dest_rd_atomic = tuning.reads_as_target.unwrap_or(attributes.max_dest_rd_atomic);

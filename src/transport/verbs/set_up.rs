@@ -190,6 +190,10 @@ impl VerbsListener {
         };
         let endpoint = Events::of_process(operation)?.endpoint(operation)?;
         endpoint.id().bind(address).map_err(failed)?;
+        if !address.ip().is_unspecified() && endpoint.id().device().is_none() {
+            // rdma_cm lets a loopback address be bound; no peer could ever connect to it.
+            return Err(Error::new(ErrorKind::NoDevice, operation).with_detail(format!("rdma://{address}")));
+        }
         endpoint.id().listen(backlog.into()).map_err(failed)?;
         let address = endpoint.id().local_address().unwrap_or(address);
         let requests = endpoint.event_source();

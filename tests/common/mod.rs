@@ -1,0 +1,218 @@
+//! What the device tests share: the device's address, peers in processes of their own, and patterns.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use zcmi::{Config, Connection, Connector, Listener, Worker};
+
+/// Marks the lines of a peer among those of its test harness.
+const MARK: &str = "peer-says ";
+/// Names the role that a peer process plays.
+const ROLE: &str = "ZCMI_TEST_PEER";
+/// Bound of everything that a peer is asked for.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// The RDMA device's IP address. `None`, said aloud, where there is no device; a panic where one is required.
+pub fn device_address() -> Option<String> {
+    if let Ok(address) = std::env::var("ZCMI_HOST1") {
+        return Some(address);
+    }
+    let required = std::env::var("ZCMI_REQUIRE_RDMA").is_ok_and(|value| value == "1");
+    let found = zcmi::verbs::Device::list().ok().into_iter().flatten().find_map(|device| {
+        let context = device.open().ok()?;
+        (0..16).find_map(|index| match context.gid(1, index).ok()?.ip()? {
+            std::net::IpAddr::V4(ip) => Some(ip.to_string()),
+            std::net::IpAddr::V6(_) => None,
+        })
+    });
+    assert!(found.is_some() || !required, "ZCMI_REQUIRE_RDMA=1 and there is no RDMA device");
+    if found.is_none() {
+        eprintln!("SKIPPED: there is no RDMA device; run it under soft-roce-setup/run");
+    }
+    found
+}
+
+/// Runs an asynchronous test on the device, with its address, within two minutes.
+pub fn on_device<F: Future<Output = ()>>(test: impl FnOnce(String) -> F) {
+    let Some(address) = device_address() else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        tokio::time::timeout(Duration::from_secs(120), test(address)).await.expect("the test ends in time");
+    });
+}
+
+/// A listener on a port of its own.
+pub async fn listen(worker: &Worker, address: &str) -> Listener {
+    Listener::bind(worker, &format!("rdma://{address}:0")).await.expect("listens")
+}
+
+/// Two connected ends in this process.
+pub async fn pair(worker: &Worker, address: &str) -> (Connection, Connection) {
+    let listener = listen(worker, address).await;
+    let uri = listener.uri();
+    let connector = Connector::new(worker);
+    let (client, server) = tokio::join!(connector.connect(&uri), listener.accept());
+    (client.expect("connects"), server.expect("accepts"))
+}
+
+/// A worker with default settings.
+pub fn worker() -> Worker {
+    Worker::new(Config::default()).expect("valid settings")
+}
+
+/// Shows that the library still works: a new connection carries a message.
+pub async fn still_works(address: &str) {
+    let (client, server) = pair(&worker(), address).await;
+    client.send(b"still here").await.expect("sends");
+    assert_eq!(&*server.recv().await.expect("receives"), b"still here");
+}
+
+/// Bytes that depend on seed, iteration and offset.
+pub fn pattern(seed: u64, iteration: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    fill(&mut bytes, seed, iteration);
+    bytes
+}
+
+/// Writes the pattern to existing memory.
+pub fn fill(bytes: &mut [u8], seed: u64, iteration: u64) {
+    for (offset, byte) in bytes.iter_mut().enumerate() {
+        let mixed = (seed ^ iteration.rotate_left(32) ^ offset as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        *byte = (mixed >> 56) as u8;
+    }
+}
+
+/// A peer in another process: this test binary again, in the role that its `peer` test plays.
+pub struct Peer {
+    child: Child,
+    input: ChildStdin,
+    lines: Receiver<String>,
+}
+
+impl Peer {
+    /// Starts the peer. It dies with this process: its input ends.
+    pub fn start(role: &str) -> Self {
+        let mut command = Command::new(std::env::current_exe().expect("our own path"));
+        command.args(["--exact", "peer", "--nocapture", "--test-threads=1"]).env(ROLE, role);
+        Self::spawn(command)
+    }
+
+    /// Starts `command`, which runs this test binary somehow.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the peer process starts");
+        let input = child.stdin.take().expect("piped");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                // The harness may have begun the line.
+                if let Some((_, said)) = line.split_once(MARK) {
+                    if sender.send(said.to_owned()).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Self { child, input, lines }
+    }
+
+    /// The peer's next line.
+    pub fn hear(&self) -> String {
+        self.lines.recv_timeout(ANSWER).expect("the peer says something")
+    }
+
+    /// Tells the peer a line.
+    pub fn tell(&mut self, line: &str) {
+        writeln!(self.input, "{line}").expect("the peer listens");
+    }
+
+    /// Tells the peer a line and hears its answer.
+    pub fn ask(&mut self, line: &str) -> String {
+        self.tell(line);
+        self.hear()
+    }
+
+    /// Process id.
+    pub fn id(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// Sends a signal, and for SIGSTOP waits until it is in effect.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_raw(self.id()).expect("a process id");
+        rustix::process::kill_process(id, signal).expect("the process is there");
+        if signal == rustix::process::Signal::STOP {
+            let begun = Instant::now();
+            while !self.is_stopped() {
+                assert!(begun.elapsed() < ANSWER, "the peer does not stop");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Whether every thread of the process is stopped.
+    pub fn is_stopped(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("the process is there");
+        tasks.flatten().all(|task| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        })
+    }
+
+    /// Kills the process and reaps it.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the process is there");
+        self.child.wait().expect("the process ends");
+    }
+
+    /// Ends the peer's input and waits for it to end.
+    pub fn finish(self) -> ExitStatus {
+        let Self { mut child, input, lines } = self;
+        drop(input);
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().expect("the process is ours") {
+                return status;
+            }
+            if begun.elapsed() > ANSWER {
+                child.kill().expect("the process is there");
+                panic!("the peer does not end; it said {:?}", lines.try_iter().collect::<Vec<_>>());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// The role of this process, if it is a peer.
+pub fn role() -> Option<String> {
+    std::env::var(ROLE).ok()
+}
+
+/// Says a line to the test that started this peer.
+pub fn say(line: impl std::fmt::Display) {
+    // The harness prints without a newline before a test's own output.
+    println!("\n{MARK}{line}");
+}
+
+/// The lines that the test tells this peer, for asynchronous use.
+pub fn told() -> tokio::sync::mpsc::UnboundedReceiver<String> {
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Runs a peer's part.
+pub fn play<F: Future<Output = ()>>(part: F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(part);
+}

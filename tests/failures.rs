@@ -1,0 +1,432 @@
+//! What can go wrong, on a real device: each failure says what, where and why, in its time, and the next
+//! connection works.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Peer, device_address, listen, on_device, pair, play, role, say, still_works, told, worker};
+use rustix::process::Signal;
+use zcmi::verbs::{ConnectionEventKind, ConnectionId, EventChannel};
+use zcmi::{Access, Buffer, Config, Connector, Error, ErrorKind, RemoteBuffer, Worker};
+
+/// The other process, in the part that a test gives it.
+#[test]
+fn peer() {
+    let Some(part) = role() else { return };
+    play(async {
+        let address = device_address().expect("the test has found it");
+        let worker = worker();
+        let listener = listen(&worker, &address).await;
+        say(listener.uri());
+        let mut told = told();
+        match part.as_str() {
+            // Listens and never accepts.
+            "silent" => drop(told.recv().await),
+            // Exposes memory, and closes when told to.
+            "exposing" => {
+                let connection = listener.accept().await.expect("accepts");
+                let exposed = Buffer::allocate(1 << 20).expect("memory").expose();
+                let grant = exposed.grant(&connection, 0..1 << 20, Access::READ_WRITE).expect("grants");
+                connection.send(&grant.remote_buffer().to_bytes()).await.expect("sends");
+                while told.recv().await.as_deref() == Some("close") {
+                    connection.close().await.expect("closes");
+                    say("closed");
+                }
+            }
+            other => panic!("no part {other}"),
+        }
+    });
+}
+
+/// Asserts what an error must say, all in one place.
+fn says(error: &Error, kinds: &[ErrorKind], operation: &str, peer: &str, has_hint: bool) {
+    let text = error.to_string();
+    assert!(kinds.contains(&error.kind()), "{:?}: {text}", error.kind());
+    assert_eq!(error.operation(), operation, "{text}");
+    assert!(error.peer().is_some_and(|said| said.contains(peer)), "peer {peer}: {text}");
+    assert_eq!(error.hint().is_some(), has_hint, "{text}");
+    assert!(!text.contains('\n'), "{text}");
+}
+
+/// Connects, expecting to fail within `bound`; answers the error.
+async fn refused(worker: &Worker, uri: &str, bound: Duration) -> Error {
+    let begun = Instant::now();
+    let error = Connector::new(worker).connect(uri).await.expect_err(uri);
+    assert!(begun.elapsed() < bound, "{:?}: {error}", begun.elapsed());
+    error
+}
+
+fn quick() -> Worker {
+    Worker::new(Config { connect_timeout: Duration::from_secs(2), ..Config::default() }).expect("valid settings")
+}
+
+/// Room for the service thread and an emulated machine, on top of what the library promises.
+const SLACK: Duration = Duration::from_secs(2);
+
+#[test]
+fn connecting_to_nobody_times_out() {
+    on_device(|address| async move {
+        // An address of the device's own network that no host has.
+        let (network, _) = address.rsplit_once('.').expect("an IPv4 address");
+        let peer = format!("{network}.77:7471");
+        let error = refused(&quick(), &format!("rdma://{peer}"), Duration::from_secs(2) + SLACK).await;
+        says(&error, &[ErrorKind::TimedOut, ErrorKind::NoRoute], "connect", &peer, true);
+        still_works(&address).await;
+    });
+}
+
+#[test]
+fn connecting_to_a_port_without_listener_is_refused_at_once() {
+    on_device(|address| async move {
+        let peer = format!("{address}:9");
+        let error = refused(&worker(), &format!("rdma://{peer}"), SLACK).await;
+        says(&error, &[ErrorKind::ConnectionRefused], "connect", &peer, true);
+        assert_eq!(error.device(), Some("rxe0"), "{error}");
+        still_works(&address).await;
+    });
+}
+
+#[test]
+fn connecting_to_an_address_without_a_route_says_so() {
+    on_device(|address| async move {
+        for peer in ["203.0.113.9:7471", "[2001:db8::9]:7471"] {
+            let error = refused(&quick(), &format!("rdma://{peer}"), Duration::from_secs(2) + SLACK).await;
+            says(&error, &[ErrorKind::NoRoute], "connect", peer, true);
+        }
+        still_works(&address).await;
+    });
+}
+
+#[test]
+fn listening_where_it_cannot_be_says_why() {
+    on_device(|address| async move {
+        let worker = worker();
+        let first = listen(&worker, &address).await;
+        let error = zcmi::Listener::bind(&worker, &first.uri()).await.expect_err("the port is taken");
+        assert_eq!((error.kind(), error.operation()), (ErrorKind::AddressInUse, "listen"), "{error}");
+        let uri = first.uri();
+        drop(first);
+        drop(zcmi::Listener::bind(&worker, &uri).await.expect("a dropped listener frees its port"));
+        for foreign in ["rdma://203.0.113.9:0", "rdma://127.0.0.1:0"] {
+            let error = zcmi::Listener::bind(&worker, foreign).await.expect_err(foreign);
+            assert!(matches!(error.kind(), ErrorKind::AddressInvalid | ErrorKind::NoDevice), "{error}");
+            assert!(error.to_string().contains(foreign), "{error}");
+        }
+        still_works(&address).await;
+    });
+}
+
+/// A listener made of plain verbs, which answers a connect request in its own way.
+async fn plain_listener(address: &str, answer: impl FnOnce(ConnectionId) + Send + 'static) -> String {
+    let channel = EventChannel::create().expect("a channel");
+    let listener = ConnectionId::create(&channel).expect("an identifier");
+    listener.bind(format!("{address}:0").parse().expect("an address")).expect("binds");
+    listener.listen(4).expect("listens");
+    let local = listener.local_address().expect("bound");
+    std::thread::spawn(move || {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(10) {
+            if let Some(event) = channel.next_event().expect("events") {
+                assert_eq!(event.kind, ConnectionEventKind::ConnectRequest);
+                answer(event.request.expect("an identifier"));
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(listener);
+    });
+    format!("rdma://{local}")
+}
+
+#[test]
+fn a_listener_that_rejects_or_hangs_up_during_set_up_is_an_error() {
+    on_device(|address| async move {
+        let uri = plain_listener(&address, |request| request.reject(b"go away").expect("rejects")).await;
+        let error = refused(&worker(), &uri, SLACK).await;
+        says(&error, &[ErrorKind::Rejected], "connect", &address, false);
+        assert!(error.to_string().contains("reason 28"), "{error}");
+
+        let uri = plain_listener(&address, drop).await;
+        let error = refused(&worker(), &uri, SLACK).await;
+        says(&error, &[ErrorKind::Rejected], "connect", &address, false);
+        still_works(&address).await;
+    });
+}
+
+#[test]
+fn a_listener_that_never_answers_times_out() {
+    on_device(|address| async move {
+        let peer = Peer::start("silent");
+        let uri = peer.hear();
+        let error = refused(&quick(), &uri, Duration::from_secs(2) + SLACK).await;
+        says(&error, &[ErrorKind::TimedOut], "connect", &address, true);
+        assert!(peer.finish().success());
+        still_works(&address).await;
+    });
+}
+
+#[test]
+fn a_peer_killed_during_set_up_is_an_error() {
+    on_device(|address| async move {
+        let peer = Peer::start("silent");
+        let uri = peer.hear();
+        let killer = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            peer.kill();
+        };
+        let worker = worker();
+        let (error, ()) = tokio::join!(refused(&worker, &uri, Duration::from_secs(5) + SLACK), killer);
+        let kinds = [ErrorKind::Rejected, ErrorKind::ConnectionRefused, ErrorKind::TimedOut, ErrorKind::Unreachable];
+        says(&error, &kinds, "connect", &address, error.kind() != ErrorKind::Rejected);
+        still_works(&address).await;
+    });
+}
+
+#[test]
+fn a_stranger_who_connects_is_passed_over() {
+    on_device(|address| async move {
+        let worker = worker();
+        let listener = listen(&worker, &address).await;
+        let stranger = ConnectionId::create(&EventChannel::create().expect("a channel")).expect("an identifier");
+        let target = listener.local_address();
+        let stranger = std::thread::spawn(move || {
+            let wait = |kind| {
+                let begun = Instant::now();
+                loop {
+                    assert!(begun.elapsed() < Duration::from_secs(10), "no {kind:?}");
+                    match stranger.channel().next_event().expect("events") {
+                        Some(event) if event.kind == kind => return event,
+                        Some(event) => panic!("{event:?} instead of {kind:?}"),
+                        None => std::thread::sleep(Duration::from_millis(1)),
+                    }
+                }
+            };
+            stranger.resolve_address(target, Duration::from_secs(2)).expect("starts");
+            wait(ConnectionEventKind::AddressResolved);
+            stranger.resolve_route(Duration::from_secs(2)).expect("starts");
+            wait(ConnectionEventKind::RouteResolved);
+            let parameters = zcmi::verbs::ConnectionParameters {
+                private_data: b"not the protocol",
+                responder_resources: 1,
+                initiator_depth: 1,
+                retry_count: 7,
+                rnr_retry_count: 7,
+                queue_pair: 17,
+            };
+            stranger.connect(&parameters).expect("starts");
+            wait(ConnectionEventKind::Rejected)
+        });
+        let uri = listener.uri();
+        let connector = Connector::new(&worker);
+        let friend = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            connector.connect(&uri).await
+        };
+        let (accepted, friend) = tokio::join!(listener.accept(), friend);
+        friend.expect("connects").send(b"friend").await.expect("sends");
+        assert_eq!(&*accepted.expect("accepts").recv().await.expect("receives"), b"friend");
+        let event = stranger.join().expect("the stranger was told");
+        assert_eq!(event.status, 28, "refused by the consumer");
+    });
+}
+
+async fn exposing() -> (Peer, zcmi::Connection, RemoteBuffer) {
+    let peer = Peer::start("exposing");
+    let connection = Connector::new(&worker()).connect(&peer.hear()).await.expect("connects");
+    let handle = RemoteBuffer::from_bytes(&connection.recv().await.expect("receives")).expect("a handle");
+    (peer, connection, handle)
+}
+
+#[test]
+fn a_peer_that_closes_ends_receives_sends_and_operations() {
+    on_device(|address| async move {
+        let (mut peer, connection, handle) = exposing().await;
+        assert_eq!(peer.ask("close"), "closed");
+        let begun = Instant::now();
+        let error = connection.recv().await.expect_err("the peer has closed");
+        says(&error, &[ErrorKind::PeerClosed], "receive", &address, false);
+        let buffer = Buffer::allocate(100).expect("memory");
+        let failed = loop {
+            // The disconnect may come after the last message.
+            match connection.write(Buffer::allocate(100).expect("memory"), &handle).await {
+                Ok(_) => assert!(begun.elapsed() < SLACK, "writes go on"),
+                Err(failed) => break failed,
+            }
+        };
+        says(
+            &failed.error,
+            &[ErrorKind::PeerClosed, ErrorKind::Unreachable, ErrorKind::RemoteAccess, ErrorKind::ConnectionBroken],
+            "write",
+            &address,
+            failed.error.hint().is_some(),
+        );
+        assert_eq!(failed.buffer.len(), buffer.len());
+        let error = connection.send(b"anybody?").await.expect_err("the connection has ended");
+        assert_eq!(error.operation(), "send", "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert!(peer.finish().success());
+        still_works(&address).await;
+    });
+}
+
+#[test]
+fn a_peer_killed_in_mid_transfer_fails_what_is_in_flight() {
+    on_device(|address| async move {
+        let (peer, connection, handle) = exposing().await;
+        let mut flying: Vec<_> =
+            (0..16).map(|_| connection.write(Buffer::allocate(1 << 20).expect("memory"), &handle)).collect();
+        // One has arrived, so the transfer is under way.
+        flying.remove(0).await.expect("writes");
+        peer.kill();
+        let begun = Instant::now();
+        let mut failures = 0;
+        for operation in flying {
+            if let Err(failed) = operation.await {
+                assert_eq!(failed.buffer.len(), 1 << 20);
+                let kinds = [ErrorKind::ConnectionBroken, ErrorKind::Unreachable, ErrorKind::RemoteAccess];
+                says(&failed.error, &kinds, "write", &address, failed.error.hint().is_some());
+                failures += 1;
+            }
+        }
+        assert!(failures > 0, "the peer was killed in time");
+        let error = connection.recv().await.expect_err("the peer is gone");
+        assert_eq!(error.operation(), "receive");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        still_works(&address).await;
+    });
+}
+
+#[test]
+fn a_peer_killed_while_idle_ends_a_receive() {
+    on_device(|address| async move {
+        let (peer, connection, _) = exposing().await;
+        let killer = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            peer.kill();
+            Instant::now()
+        };
+        let (received, killed) = tokio::join!(connection.recv(), killer);
+        let error = received.expect_err("the peer is gone");
+        says(&error, &[ErrorKind::ConnectionBroken], "receive", &address, false);
+        assert!(error.to_string().contains("without finishing"), "{error}");
+        assert!(killed.elapsed() < SLACK, "{:?}", killed.elapsed());
+        still_works(&address).await;
+    });
+}
+
+/// A handle like `handle` with other bytes in its wire layout at `offset`.
+fn forged(handle: &RemoteBuffer, offset: usize, bytes: &[u8]) -> RemoteBuffer {
+    let mut wire = handle.to_bytes();
+    wire[offset..offset + bytes.len()].copy_from_slice(bytes);
+    RemoteBuffer::from_bytes(&wire).expect("well formed")
+}
+
+#[test]
+fn the_device_refuses_a_wrong_key_a_wrong_range_and_a_missing_right() {
+    on_device(|address| async move {
+        for case in ["key", "beyond", "before", "right", "revoked"] {
+            let worker = worker();
+            let (client, server) = pair(&worker, &address).await;
+            let exposed = Buffer::allocate(8192).expect("memory").expose();
+            exposed.write_at(0, &[0x5a; 8192]);
+            let access = if case == "right" { Access::READ } else { Access::READ_WRITE };
+            let grant = exposed.grant(&server, 1000..5000, access).expect("grants");
+            let handle = grant.remote_buffer();
+            let address_of = u64::from_le_bytes(handle.to_bytes()[24..32].try_into().expect("eight bytes"));
+            let bad = match case {
+                "key" => forged(&handle, 4, &0x0bad_0bad_u32.to_le_bytes()),
+                "beyond" => forged(&handle, 32, &4001u64.to_le_bytes()),
+                "before" => forged(&handle, 24, &(address_of - 1).to_le_bytes()),
+                "right" => forged(&handle, 1, &[3]),
+                _ => {
+                    grant.revoke().expect("revokes");
+                    handle
+                }
+            };
+            let begun = Instant::now();
+            let failed = client.write(Buffer::allocate(bad.len() as usize).expect("memory"), &bad).await;
+            let failed = failed.expect_err(case);
+            says(&failed.error, &[ErrorKind::RemoteAccess], "write", &address, true);
+            assert_eq!(failed.error.device(), Some("rxe0"));
+            assert!(begun.elapsed() < SLACK, "{case} took {:?}", begun.elapsed());
+            // The connection is lost, both ends learn it, and not one byte has changed.
+            assert_eq!(client.send(b"x").await.expect_err(case).kind(), ErrorKind::RemoteAccess);
+            server.recv().await.expect_err(case);
+            let mut bytes = [0; 8192];
+            exposed.read_at(0, &mut bytes);
+            assert!(bytes.iter().all(|&byte| byte == 0x5a), "{case} changed memory");
+            let buffer = exposed.into_buffer().await.expect("gives the buffer back");
+            assert_eq!(buffer.len(), 8192);
+            still_works(&address).await;
+        }
+    });
+}
+
+#[test]
+fn what_the_handle_does_not_allow_is_refused_here_and_the_connection_lives_on() {
+    on_device(|address| async move {
+        let worker = worker();
+        let (client, server) = pair(&worker, &address).await;
+        let (other, _other_server) = pair(&worker, &address).await;
+        let exposed = Buffer::allocate(4096).expect("memory").expose();
+        let grant = exposed.grant(&server, 0..4096, Access::READ).expect("grants");
+        let handle = grant.remote_buffer();
+        let buffer = |length| Buffer::allocate(length).expect("memory");
+
+        let failed = client.write(buffer(10), &handle).await.expect_err("may only read");
+        says(&failed.error, &[ErrorKind::AccessDenied], "write", &address, false);
+        let failed = client.read(buffer(4097), &handle).await.expect_err("beyond the end");
+        says(&failed.error, &[ErrorKind::OutOfBounds], "read", &address, false);
+        assert_eq!(failed.buffer.len(), 4097);
+        let failed = other.read(buffer(10), &handle).await.expect_err("of another connection");
+        says(&failed.error, &[ErrorKind::Foreign], "read", &address, true);
+        let error = client.send(&vec![0; 8193]).await.expect_err("too long");
+        says(&error, &[ErrorKind::TooLong], "send", &address, true);
+        for (range, access) in [(0..4097, Access::READ), (5..5, Access::READ)] {
+            let error = exposed.grant(&server, range, access).expect_err("no such range");
+            says(&error, &[ErrorKind::OutOfBounds], "grant", &address, false);
+        }
+        client.read(buffer(4096), &handle).await.expect("what is allowed works");
+        client.send(&vec![7; 8192]).await.expect("the longest message");
+        assert_eq!(server.recv().await.expect("receives").len(), 8192);
+    });
+}
+
+#[test]
+fn a_broken_connection_takes_no_other_with_it() {
+    on_device(|address| async move {
+        let worker = worker();
+        let (good, good_server) = pair(&worker, &address).await;
+        let (bad, bad_server) = pair(&worker, &address).await;
+        let exposed = Buffer::allocate(100).expect("memory").expose();
+        let grant = exposed.grant(&bad_server, 0..100, Access::READ).expect("grants");
+        let wrong = forged(&grant.remote_buffer(), 4, &1u32.to_le_bytes());
+        bad.read(Buffer::allocate(100).expect("memory"), &wrong).await.expect_err("a wrong key");
+        for round in 0..100u32 {
+            good.send(&round.to_le_bytes()).await.expect("sends");
+            assert_eq!(&*good_server.recv().await.expect("receives"), &round.to_le_bytes());
+        }
+    });
+}
+
+#[test]
+fn a_stopped_peer_holds_up_nobody_else() {
+    on_device(|address| async move {
+        let (peer, connection, _) = exposing().await;
+        peer.signal(Signal::STOP);
+        // Messages go on until its room is used up, then they wait.
+        let mut sent = 0;
+        let waited = tokio::time::timeout(Duration::from_secs(2), async {
+            loop {
+                connection.send(b"more").await.expect("a stopped peer is not a broken one");
+                sent += 1;
+            }
+        });
+        waited.await.expect_err("there is room for so many only");
+        assert_eq!(sent, Config::default().receive_depth);
+        still_works(&address).await;
+        peer.signal(Signal::CONT);
+        assert!(peer.finish().success());
+    });
+}
