@@ -98,6 +98,12 @@ impl Error {
         self
     }
 
+    /// The same error, of the operation that a caller knows.
+    pub(crate) fn within(mut self, operation: &'static str) -> Self {
+        self.0.operation = operation;
+        self
+    }
+
     pub(crate) fn into_kind(mut self, kind: ErrorKind) -> Self {
         self.0.kind = kind;
         self

@@ -30,7 +30,7 @@ impl Connector {
         let deadline = Instant::now() + self.worker.config().connect_timeout;
         let peer = address::resolve("connect", address)?;
         let end = Active::resolve(peer, deadline).await?;
-        let engine = self.worker.engine(end.device()).map_err(|error| error.again("connect").with_peer(peer))?;
+        let engine = self.worker.engine(end.device()).map_err(|error| error.within("connect").with_peer(peer))?;
         set_up(engine, end, Role::Connector, deadline).await.map(Connection)
     }
 }

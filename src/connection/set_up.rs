@@ -37,7 +37,7 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
     let ours = Handshake { nonce: rand::random(), max_message: config.max_message_size, credits: config.receive_depth };
     let ending = Arc::new(OnceLock::new());
     let peer = end.peer().to_owned();
-    let refine = |error: Error| error.with_peer(&peer).with_device(&engine.device);
+    let refine = |error: Error| error.within(operation).with_peer(&peer).with_device(&engine.device);
 
     let key = match open(&engine, &mut end, ours, &ending) {
         Ok(key) => key,

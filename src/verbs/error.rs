@@ -43,6 +43,8 @@ impl Error {
 
     /// Whether the cause is that libibverbs or librdmacm could not be opened.
     pub fn is_not_installed(&self) -> bool {
-        self.errno() == Some(libc::ENOSYS)
+        // The run-time stubs of librdmacm answer EOPNOTSUPP, those of libibverbs ENOSYS.
+        let is_first_call = matches!(self.call, "ibv_get_device_list" | "rdma_create_event_channel");
+        self.errno() == Some(libc::ENOSYS) || (is_first_call && self.errno() == Some(libc::EOPNOTSUPP))
     }
 }

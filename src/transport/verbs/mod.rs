@@ -52,12 +52,41 @@ impl Transport for Verbs {
 
 /// A verbs error as the crate's, with the kind that its errno stands for.
 fn wrap(operation: &'static str, error: verbs::Error) -> Error {
+    if error.is_not_installed() {
+        return Error::new(ErrorKind::NotInstalled, operation).with_source(error);
+    }
+    if matches!(error.call(), "ibv_open_device" | "rdma_create_event_channel")
+        && let Some((kind, detail)) = device_files()
+    {
+        return Error::new(kind, operation).with_detail(detail).with_source(error);
+    }
     let kind = match error.errno() {
         Some(libc::ENOMEM | libc::EAGAIN) if error.call() == "ibv_reg_mr" => ErrorKind::MemoryLimit,
         Some(errno) => kind_of(errno),
         None => ErrorKind::Other,
     };
     Error::new(kind, operation).with_source(error)
+}
+
+/// What is wrong with the device files, if something is. The C libraries try several paths and answer the last
+/// one's errno, so that a missing permission looks like a missing file.
+fn device_files() -> Option<(ErrorKind, String)> {
+    use rustix::fs::{Access, access};
+    let folder = "/dev/infiniband";
+    let manager = format!("{folder}/rdma_cm");
+    if access(&manager, Access::EXISTS).is_err() {
+        return Some((ErrorKind::NoDevice, format!("there is no {manager}: the kernel has not loaded rdma_ucm")));
+    }
+    let files = std::fs::read_dir(folder).ok()?;
+    files.flatten().find_map(|file| {
+        let name = file.file_name();
+        let is_needed = name == "rdma_cm" || name.to_string_lossy().starts_with("uverbs");
+        let is_closed = is_needed && access(file.path(), Access::READ_OK | Access::WRITE_OK).is_err();
+        is_closed.then(|| {
+            let detail = format!("{} may not be opened for reading and writing", file.path().display());
+            (ErrorKind::PermissionDenied, detail)
+        })
+    })
 }
 
 fn kind_of(errno: i32) -> ErrorKind {

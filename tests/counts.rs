@@ -1,0 +1,218 @@
+//! What one operation costs that does not jitter: heap allocations (none, in both processes) and system calls (those of
+//! the posted batch, and no others).
+
+#![allow(unsafe_code, reason = "a counting allocator; each block carries its proof")]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::process::{Command, Stdio};
+
+use common::{Peer, device_address, listen, on_device, play, role, say, told};
+use zcmi::{Access, Buffer, Config, Connection, Connector, Polling, RemoteBuffer, Worker};
+
+struct Counting;
+
+thread_local! {
+    /// Allocations of this thread: the one that runs the operations. The service thread's are control plane.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // A thread that ends has no counter any more.
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: every call is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn worker(polling: Polling) -> Worker {
+    Worker::new(Config { polling, ..Config::default() }).expect("valid settings")
+}
+
+fn polling(name: &str) -> Polling {
+    match name {
+        "busy" => Polling::Busy,
+        // No spinning at all: every wait goes through the event descriptor.
+        _ => Polling::Adaptive { spin: std::time::Duration::ZERO },
+    }
+}
+
+/// The other process: echoes messages, and answers an empty one with the allocations since the last empty one.
+#[test]
+fn peer() {
+    let Some(mode) = role() else { return };
+    if mode.starts_with("drive") {
+        return;
+    }
+    play(async {
+        let worker = worker(polling(&mode));
+        let listener = listen(&worker, &device_address().expect("the test has found it")).await;
+        say(listener.uri());
+        let mut told = told();
+        let connection = listener.accept().await.expect("accepts");
+        let exposed = Buffer::allocate(1 << 16).expect("memory").expose();
+        let grant = exposed.grant(&connection, 0..1 << 16, Access::READ_WRITE).expect("grants");
+        connection.send(&grant.remote_buffer().to_bytes()).await.expect("sends");
+        let mut before = 0;
+        while let Ok(message) = connection.recv().await {
+            if message.is_empty() {
+                let now = ALLOCATIONS.get();
+                connection.send(&(now - before).to_le_bytes()).await.expect("sends");
+                before = now;
+            } else {
+                connection.send(&message).await.expect("sends");
+            }
+        }
+        drop(told.recv().await);
+    });
+}
+
+async fn connect(uri: &str, mode: &str) -> (Connection, RemoteBuffer) {
+    let connection = Connector::new(&worker(polling(mode))).connect(uri).await.expect("connects");
+    let handle = RemoteBuffer::from_bytes(&connection.recv().await.expect("receives")).expect("a handle");
+    (connection, handle)
+}
+
+async fn peers_allocations(connection: &Connection) -> u64 {
+    connection.send(&[]).await.expect("sends");
+    u64::from_le_bytes(connection.recv().await.expect("receives")[..].try_into().expect("eight bytes"))
+}
+
+/// One round of every operation of the public data path.
+async fn round(connection: &Connection, handle: &RemoteBuffer, buffers: &mut Vec<Buffer>, operations: &[&str]) {
+    for operation in operations {
+        match *operation {
+            "inline" | "slot" => {
+                let payload = [7; 700];
+                let payload = if *operation == "inline" { &payload[..64] } else { &payload[..] };
+                connection.send(payload).await.expect("sends");
+                assert_eq!(connection.recv().await.expect("receives").len(), payload.len());
+            }
+            "write" => {
+                let buffer = buffers.pop().expect("a buffer");
+                buffers.push(connection.write(buffer, handle).await.expect("writes"));
+            }
+            "read" => {
+                let buffer = buffers.pop().expect("a buffer");
+                buffers.push(connection.read(buffer, handle).await.expect("reads"));
+            }
+            "batch" => {
+                let mut batch = connection.batch();
+                let mut add = |index| {
+                    let buffer = buffers.pop().expect("a buffer");
+                    if index % 2 == 0 { batch.write(buffer, handle) } else { batch.read(buffer, handle) }
+                };
+                let flying: [_; 8] = std::array::from_fn(&mut add);
+                batch.post();
+                for operation in flying {
+                    buffers.push(operation.await.expect("completes"));
+                }
+            }
+            other => panic!("no operation {other}"),
+        }
+    }
+}
+
+fn buffers() -> Vec<Buffer> {
+    (0..8).map(|_| Buffer::allocate(4096).expect("memory")).collect()
+}
+
+#[test]
+fn no_operation_allocates_in_either_process() {
+    on_device(|_| async {
+        for mode in ["busy", "event"] {
+            let peer = Peer::start(mode);
+            let (connection, handle) = connect(&peer.hear(), mode).await;
+            let mut buffers = buffers();
+            for operation in ["inline", "slot", "write", "read", "batch"] {
+                for _ in 0..50 {
+                    round(&connection, &handle, &mut buffers, &[operation]).await;
+                }
+                peers_allocations(&connection).await;
+                let before = ALLOCATIONS.get();
+                for _ in 0..300 {
+                    round(&connection, &handle, &mut buffers, &[operation]).await;
+                }
+                let ours = ALLOCATIONS.get() - before;
+                let theirs = peers_allocations(&connection).await;
+                assert_eq!((ours, theirs), (0, 0), "{mode} {operation}: allocations here, there");
+            }
+            connection.close().await.expect("closes");
+            assert!(peer.finish().success());
+        }
+    });
+}
+
+/// Makes so many rounds of one operation, for a test that counts the system calls of this process.
+#[test]
+fn drive() {
+    let Some(mode) = role() else { return };
+    let Some(words) = mode.strip_prefix("drive ") else { return };
+    let (operation, rounds) = words.split_once(' ').expect("two words");
+    play(async {
+        let uri = std::env::var("ZCMI_TEST_URI").expect("the test tells the peer's address");
+        let (connection, handle) = connect(&uri, "busy").await;
+        let mut buffers = buffers();
+        for _ in 0..rounds.parse().expect("a number") {
+            round(&connection, &handle, &mut buffers, &[operation]).await;
+        }
+        connection.close().await.expect("closes");
+    });
+}
+
+/// System calls of a process that makes so many rounds, its set-up and end included. What a busy waiter does once a
+/// millisecond to let others run (`epoll_wait`) is left out.
+fn system_calls(operation: &str, rounds: u32) -> i64 {
+    let peer = Peer::start("busy");
+    let output = Command::new("strace")
+        .args(["-f", "-c", "-U", "calls,name", "-o", "/dev/stdout", "-e", "trace=!epoll_wait"])
+        .arg(std::env::current_exe().expect("our own path"))
+        .args(["--exact", "drive", "--nocapture", "--test-threads=1"])
+        .env("ZCMI_TEST_PEER", format!("drive {operation} {rounds}"))
+        .env("ZCMI_TEST_URI", peer.hear())
+        .stdin(Stdio::null())
+        .output()
+        .expect("strace is installed (soft-roce-setup/install)");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(peer.finish().success());
+    let total = text.lines().find(|line| line.trim_end().ends_with("total")).expect("strace's total");
+    total.split_whitespace().next().expect("a number").parse().expect("a number")
+}
+
+#[test]
+fn a_batch_is_one_system_call_and_nothing_else_is_any() {
+    if device_address().is_none() {
+        return;
+    }
+    for operation in ["inline", "slot", "write", "read", "batch"] {
+        let (few, many) = (100, 1100);
+        let difference = system_calls(operation, many) - system_calls(operation, few);
+        let each = difference as f64 / f64::from(many - few);
+        eprintln!("{operation}: {each} system calls a round");
+        // As raw verbs on rxe: one for each `ibv_post_send`, however long its list; none to poll or to post receives.
+        assert!((0.97..1.03).contains(&each), "{operation}: {each} system calls a round");
+    }
+}
