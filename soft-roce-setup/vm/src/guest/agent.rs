@@ -189,7 +189,7 @@ fn launcher(spec: &Spec, host: Option<&str>, command: &[OsString]) -> Command {
     let own = [OsStr::new(PROGRAM).to_owned()].into_iter().chain(exec::arguments(&spec.directory, spec.user.as_ref()));
     let mut launcher = match host {
         None => Command::new(PROGRAM),
-        Some(_) => Command::new("ip"),
+        Some(_) => Command::new(setup::find("ip")),
     };
     match host {
         None => launcher.args(own.skip(1)),

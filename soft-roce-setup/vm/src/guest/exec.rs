@@ -31,7 +31,10 @@ pub(crate) fn exec(mut arguments: impl Iterator<Item = OsString>) -> u8 {
         return crate::FAILED;
     }
     if let Err(error) = env::set_current_dir(&folder) {
-        eprintln!("run: the working directory {} is not there: {error}", folder.display());
+        eprintln!(
+            "run: the working directory {} is not there (the VM has its own /dev, /proc and /sys): {error}",
+            folder.display()
+        );
         return crate::FAILED;
     }
     let error = Command::new(&program).args(arguments).exec();

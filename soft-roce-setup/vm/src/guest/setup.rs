@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::io::Errno;
@@ -122,6 +122,11 @@ fn two_hosts(spec: &Spec) -> Result<(), String> {
         tool("tc", add.into_iter().chain(netem.split_whitespace())).map_err(|error| format!("--netem: {error}"))?;
     }
     Ok(())
+}
+
+/// Where one of the administrator's tools is.
+pub(super) fn find(tool: &str) -> PathBuf {
+    PATH.split(':').map(|folder| Path::new(folder).join(tool)).find(|path| path.exists()).unwrap_or(tool.into())
 }
 
 /// A command that the guest needs, with the administrator's path.

@@ -24,6 +24,14 @@ const LOG_LINES: usize = 15;
 /// File of the cache that remembers whether KVM works.
 const VERDICT: &str = "kvm";
 
+/// Longer where more processes want to run than there are processors.
+pub(crate) fn patience(usual: Duration) -> Duration {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: f64 = load.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or(0.0);
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    usual.mul_f64((1.0 + load / processors as f64).clamp(1.0, 4.0))
+}
+
 /// What happened, and to which boot; zero is for what concerns all of them.
 #[derive(Debug)]
 pub(crate) struct Event {
@@ -122,6 +130,7 @@ fn attempt(
     let reader = thread::spawn(move || greet(source, boot, &greeting));
 
     let failure = |log: &Log, what: String| Err(NoGuest::Failed(format!("{what}{}", log.tail())));
+    let patience = self::patience(patience);
     let mut deadline = Instant::now() + patience;
     loop {
         match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -133,7 +142,7 @@ fn attempt(
                 What::Stage(stage) if stage.starts_with("failed") => {
                     return failure(&log, format!("its start-up {stage}"));
                 }
-                What::Stage(_) => deadline = Instant::now() + PATIENCE,
+                What::Stage(_) => deadline = Instant::now() + self::patience(PATIENCE),
                 What::Hung => {
                     // Let the last words arrive.
                     thread::sleep(Duration::from_millis(100));

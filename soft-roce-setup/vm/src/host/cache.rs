@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::options::Series;
 
@@ -37,8 +37,9 @@ pub(crate) fn kernel(series: Series, scripts: &Path) -> Result<Kernel, String> {
         if env::consts::ARCH != "x86_64" {
             return Err(format!("the VM needs an x86_64 machine, this one is {}", env::consts::ARCH));
         }
-        // In a group of its own, so that Ctrl-C reaches it through us, who then still clean up.
-        let status = Command::new(scripts.join("kernel"))
+        // In a group of its own, so that Ctrl-C reaches it through us; and it dies with us.
+        let status = super::launch::command()
+            .arg(scripts.join("kernel"))
             .arg(series.name())
             .arg(&folder)
             .stdin(Stdio::null())

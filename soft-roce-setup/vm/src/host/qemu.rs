@@ -7,13 +7,13 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::cache::Kernel;
-use super::initramfs;
+use super::{initramfs, launch};
 use crate::guest::{PORT, RESULTS};
 
 pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
@@ -64,10 +64,8 @@ pub(crate) fn start(machine: &Machine<'_>, accelerator: Accelerator) -> io::Resu
     for inherited in [&port_qemu, &console_qemu] {
         fcntl_setfd(inherited, FdFlags::empty())?;
     }
-    // Our own program, even if a new build has replaced its file.
-    let mut command = Command::new("/proc/self/exe");
-    command.arg(super::LAUNCH).arg(std::process::id().to_string()).arg(PROGRAM);
-    command.args(arguments(machine, accelerator, &initramfs, &port_qemu, &console_qemu));
+    let mut command = launch::command();
+    command.arg(PROGRAM).args(arguments(machine, accelerator, &initramfs, &port_qemu, &console_qemu));
     // In a group of its own: the terminal's Ctrl-C is ours to handle.
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0).spawn()?;

@@ -27,6 +27,8 @@ use crate::write::{read, write_all};
 
 /// How long a command may take to end after the deadline's `SIGTERM`.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long the guest may take to make its devices and start the command.
+const SETUP: Duration = Duration::from_secs(30);
 /// So many requests to end within that time end the VM, whatever the command does about them.
 const INSISTING: (usize, Duration) = (3, Duration::from_secs(3));
 /// The streams that are written here, each by a thread.
@@ -108,7 +110,7 @@ fn converse(
     port.send(Frame::Start(spec.encode()));
 
     let mut raw = None;
-    let mut deadline: Option<Instant> = None;
+    let mut deadline = Some(Instant::now() + boot::patience(SETUP));
     let mut deadline_passed = false;
     let mut requests: Vec<Instant> = Vec::new();
     let mut status = None;
@@ -122,6 +124,10 @@ fn converse(
         let event = match event {
             Ok(event) => event,
             Err(_) if deadline_passed => break,
+            Err(_) if raw.is_none() => {
+                failure = Some(format!("the VM is up but its devices are not ready in time{}", log.tail()));
+                break;
+            }
             Err(_) => {
                 deadline_passed = true;
                 deadline = Some(Instant::now() + GRACE);
