@@ -1,0 +1,68 @@
+//! Addresses: completing those that were given, finding one where none was.
+
+use std::net::IpAddr;
+
+use zcmi::verbs::{Context, Device, PortState};
+
+/// The port of `--bind` and `--connect` addresses that name none.
+const DEFAULT_PORT: u16 = 7470;
+
+/// Adds the scheme and the port to an address that lacks them; an IPv6 address may come without brackets.
+pub(crate) fn complete(address: &str) -> String {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("rdma", address));
+    if scheme != "rdma" {
+        return address.to_owned();
+    }
+    if let Ok(ip) = rest.parse::<IpAddr>() {
+        return format!("rdma://{}:{DEFAULT_PORT}", literal(ip));
+    }
+    // What follows the last colon outside of brackets is the port.
+    let has_port = rest.rsplit(']').next().is_some_and(|tail| tail.contains(':'));
+    if has_port { format!("rdma://{rest}") } else { format!("rdma://{rest}:{DEFAULT_PORT}") }
+}
+
+/// The same host at another port.
+pub(crate) fn with_port(uri: &str, port: u16) -> String {
+    let host = uri.rsplit_once(':').map_or(uri, |(host, _)| host);
+    format!("{host}:{port}")
+}
+
+/// Any port at `ip`.
+pub(crate) fn any_port(ip: IpAddr) -> String {
+    format!("rdma://{}:0", literal(ip))
+}
+
+/// An address, any port, of this host's RDMA device: `ZCMI_HOST1` if set, else what the devices' GIDs say. Without
+/// one the loopback address, with which zcmi says what is missing.
+pub(crate) fn of_device() -> String {
+    match std::env::var("ZCMI_HOST1") {
+        Ok(host) if !host.is_empty() => with_port(&complete(&host), 0),
+        _ => any_port(device_address().unwrap_or_else(|| [127, 0, 0, 1].into())),
+    }
+}
+
+/// The first address of an active port, IPv4 before IPv6; link-local ones would need their interface's name.
+fn device_address() -> Option<IpAddr> {
+    let devices = Device::list().ok()?;
+    let contexts: Vec<_> = devices.iter().filter_map(|device| device.open().ok()).collect();
+    let addresses: Vec<IpAddr> = contexts.iter().flat_map(|context| addresses_of(context)).collect();
+    addresses.iter().find(|address| address.is_ipv4()).or(addresses.first()).copied()
+}
+
+fn addresses_of(context: &Context) -> Vec<IpAddr> {
+    let ports = context.attributes().map_or(0, |attributes| attributes.ports);
+    let active = (1..=ports).filter_map(|port| Some((port, context.port(port).ok()?)));
+    active
+        .filter(|(_, attributes)| attributes.state == PortState::Active)
+        .flat_map(|(port, attributes)| (0..attributes.gid_table_length).map(move |index| (port, index)))
+        .filter_map(|(port, index)| context.gid(port, index).ok()?.ip())
+        .filter(|ip| !ip.is_loopback() && !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()))
+        .collect()
+}
+
+fn literal(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}

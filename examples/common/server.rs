@@ -1,0 +1,108 @@
+//! The server: client after client, case after case.
+
+use std::io::{Read, stdin};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use zcmi::{Connection, Listener, Polling, Worker};
+
+use super::{Channel, Ends, Failure, Program, Progress, Result, hear, print_line, tell};
+
+/// How long a client may take from hearing the port to being connected there.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a client asks for: a case, to be run over a connection of its own.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Request<C> {
+    /// The client's program.
+    pub(crate) program: String,
+    /// What to do.
+    pub(crate) case: C,
+}
+
+/// The port of the connection for the case, or why there is none.
+pub(crate) type Answer = std::result::Result<u16, String>;
+
+/// What the server says when the case is over.
+pub(crate) type Verdict = std::result::Result<(), String>;
+
+/// Serves at `address` until interrupted, or one client.
+///
+/// A client connects twice: over the first connection it asks, over a second one, whose buffers have the sizes that the
+/// case needs, the case runs. So no server needs to be told how long the messages of its clients will be.
+pub(crate) async fn serve<P: Program>(ends: &Ends, address: &str) -> Result<()> {
+    if ends.child {
+        end_with_standard_input();
+    }
+    let worker = Worker::new(Channel::CONTROL.config(zcmi::Config::default().polling))?;
+    let listener = Listener::bind(&worker, address).await?;
+    if ends.child {
+        print_line(&listener.uri())?;
+    } else {
+        eprintln!("{}: listening at {}", P::NAME, listener.uri());
+    }
+    loop {
+        let control = listener.accept().await?;
+        let ip = listener.local_address().ip();
+        let progress = Progress::default();
+        let served = progress.watch(ends.timeout(), serve_client::<P>(ends, &control, ip, &progress)).await;
+        if ends.once {
+            return served;
+        }
+        if let Err(failure) = served {
+            eprintln!("{}: client {}: {failure}", P::NAME, control.peer());
+        }
+    }
+}
+
+async fn serve_client<P: Program>(ends: &Ends, control: &Connection, ip: IpAddr, progress: &Progress) -> Result<()> {
+    loop {
+        let request: Request<P::Case> = match hear(control).await {
+            Err(failure) if failure.is_peer_closed() => return Ok(()),
+            request => request?,
+        };
+        progress.step();
+        let (listener, _worker) = match open::<P>(&request, ends.polling.polling(), ip).await {
+            Ok(opened) => opened,
+            Err(failure) => {
+                tell(control, &Answer::Err(failure.to_string())).await?;
+                return Err(failure);
+            }
+        };
+        tell(control, &Answer::Ok(listener.local_address().port())).await?;
+        let accepted = tokio::time::timeout(CONNECT_LIMIT, listener.accept()).await;
+        let connection = accepted
+            .map_err(|_| Failure::Other("the client asked for a connection and did not make it".to_owned()))??;
+        progress.step();
+        let served = P::serve(&request.case, &connection, progress).await;
+        let verdict = served.as_ref().map_err(ToString::to_string);
+        let told = tell(control, &verdict).await;
+        match served {
+            Err(_) if told.is_ok() && ends.child => return Err(Failure::Told),
+            served => served?,
+        }
+        connection.close().await?;
+    }
+}
+
+/// Listens for the connection of a case.
+async fn open<P: Program>(request: &Request<P::Case>, polling: Polling, ip: IpAddr) -> Result<(Listener, Worker)> {
+    if request.program != P::NAME {
+        return Err(Failure::Other(format!("this is a server of {}, not of {}", P::NAME, request.program)));
+    }
+    let channel = P::channel(&request.case);
+    channel.affordable()?;
+    let worker = Worker::new(channel.config(polling))?;
+    let listener = Listener::bind(&worker, &super::address::any_port(ip)).await?;
+    Ok((listener, worker))
+}
+
+/// Ends this process when whoever started it has ended or wants it to: then standard input does.
+fn end_with_standard_input() {
+    std::thread::spawn(|| {
+        let mut byte = [0];
+        while !matches!(stdin().read(&mut byte), Ok(0) | Err(_)) {}
+        std::process::exit(1);
+    });
+}
