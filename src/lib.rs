@@ -1,4 +1,68 @@
-//! zcmi: zero-copy messaging over RDMA verbs.
+//! Zero-copy messaging over RDMA: programs exchange messages and handles to memory, and read and write
+//! each other's memory directly.
+//!
+//! ```no_run
+//! use zcmi::{Access, Buffer, Config, Connector, Listener, RemoteBuffer, Worker};
+//!
+//! # async fn example() -> zcmi::Result<()> {
+//! let worker = Worker::new(Config::default())?;
+//! let listener = Listener::bind(&worker, "rdma://192.0.2.1:0").await?;
+//! let (connector, uri) = (Connector::new(&worker), listener.uri());
+//! let (client, server) = tokio::try_join!(connector.connect(&uri), listener.accept())?;
+//!
+//! // The server lets its peer access 4 KiB, and sends the handle.
+//! let exposed = Buffer::allocate(4096)?.expose();
+//! let grant = exposed.grant(&server, 0..4096, Access::READ_WRITE)?;
+//! server.send(&grant.remote_buffer().to_bytes()).await?;
+//!
+//! // The client writes there. The server's process takes no part in it.
+//! let handle = RemoteBuffer::from_bytes(&client.recv().await?)?;
+//! let mut buffer = Buffer::allocate(5)?;
+//! buffer.copy_from_slice(b"hello");
+//! client.write(buffer, &handle.slice(100..105)?).await?;
+//!
+//! // A message behind the write tells the server that the bytes are there.
+//! client.send(b"written").await?;
+//! server.recv().await?;
+//! let mut bytes = [0; 5];
+//! exposed.read_at(100, &mut bytes);
+//! assert_eq!(&bytes, b"hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Map
+//!
+//! | to | use |
+//! |---|---|
+//! | set up | [`Worker`], [`Config`], [`Listener`], [`Connector`] |
+//! | exchange messages | [`Connection::send`], [`Connection::recv`], [`Message`] |
+//! | let a peer access memory | [`Buffer::expose`], [`ExposedBuffer::grant`], [`Grant`] |
+//! | access a peer's memory | [`RemoteBuffer`], [`Connection::read`], [`Connection::write`], [`Connection::batch`] |
+//! | use verbs directly | [`verbs`] |
+//!
+//! # Threads, cancellation, clean-up
+//!
+//! Everything is `Send`; a [`Connection`] can be cloned and used from many tasks. Whoever waits polls the worker's
+//! completion queue; nobody else does. Futures work on any executor; on tokio (with I/O enabled) they sleep on the device's
+//! event descriptor, elsewhere the crate's service thread wakes them.
+//!
+//! Dropping a future loses nothing: `recv` leaves the message, `send` that was not posted sends nothing, an
+//! [`Operation`] that was posted goes on and keeps its buffer until the device is done with it. A timeout around a future therefore
+//! says nothing about whether the operation happens.
+//!
+//! Dropping a [`Grant`] or an [`ExposedBuffer`] revokes; dropping the last clone of a [`Connection`] delivers what was
+//! sent, in the background, and disconnects.
+//!
+//! # When an operation is done, and what is visible
+//!
+//! `send` resolves when the payload may be reused, `write` when the bytes are placed at the target, `read` when they are
+//! here. The owner of written memory is certain to see the bytes after a later message on the same connection.
+//!
+//! # Features
+//!
+//! `verbs` (default): RDMA. It needs cmake and libclang to build; the C libraries are opened at run time. Without it there are
+//! buffers and handles, and in this version no transport.
 
 mod config;
 #[cfg(feature = "verbs")]
@@ -17,3 +81,8 @@ pub use config::{Config, Polling};
 pub use connection::{Batch, Connection, Connector, Listener, Message, Operation, Worker};
 pub use error::{Error, ErrorKind, Failed, Result};
 pub use memory::{Access, Buffer, ExposedBuffer, Grant, RemoteBuffer};
+
+/// The README's examples are compiled with the others.
+#[cfg(all(doctest, feature = "verbs"))]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -261,10 +261,11 @@ impl<Q: Queue> Core<Q> {
     /// Says that nothing more will be sent; answers how far that is.
     pub(super) fn finish(&mut self, key: LinkKey) -> Finish {
         let state = |core: &mut Self| core.link(key).filter(|link| link.ending.get().is_none()).map(|link| link.finish);
-        if state(self) == Some(Finish::Open) && self.send_control(key, FrameKind::Finish, FINISH) {
-            if let Some(link) = self.link(key) {
-                link.finish = Finish::Sent;
-            }
+        if state(self) == Some(Finish::Open)
+            && self.send_control(key, FrameKind::Finish, FINISH)
+            && let Some(link) = self.link(key)
+        {
+            link.finish = Finish::Sent;
         }
         state(self).unwrap_or(Finish::Done)
     }

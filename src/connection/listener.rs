@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use tokio::sync::Mutex;
 
-use super::connection::Inner;
+use super::established::Inner;
 use super::set_up::{Role, set_up};
 use super::{Active, Connection, Worker, address};
 use crate::protocol::Refusal;

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::Active;
-use super::connection::Inner;
+use super::established::Inner;
 use crate::Buffer;
 use crate::protocol::HEADER;
 

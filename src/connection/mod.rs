@@ -2,10 +2,10 @@
 
 mod address;
 mod batch;
-mod connection;
 mod connector;
 mod core;
 mod engine;
+mod established;
 mod grant;
 mod link;
 mod listener;
@@ -16,8 +16,8 @@ mod set_up;
 mod worker;
 
 pub use batch::Batch;
-pub use connection::Connection;
 pub use connector::Connector;
+pub use established::Connection;
 pub use listener::Listener;
 pub use message::Message;
 pub use one_sided::Operation;

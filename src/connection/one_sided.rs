@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::Active;
-use super::connection::Inner;
+use super::established::Inner;
 use super::operations::{OperationKey, Outcome};
 use crate::memory::Transfer;
 use crate::{Access, Buffer, Error, ErrorKind, Failed, RemoteBuffer, transport};

@@ -3,9 +3,9 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use super::connection::Inner;
 use super::core::LinkKey;
 use super::engine::Engine;
+use super::established::Inner;
 use super::link::{CONTROL_SENDS, Link};
 use crate::protocol::{CONTROL_RECEIVES, Handshake, Refusal};
 use crate::transport::{ChannelSizes, Link as _, Queue, SetUp, Transport};

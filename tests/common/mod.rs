@@ -110,10 +110,10 @@ impl Peer {
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
                 // The harness may have begun the line.
-                if let Some((_, said)) = line.split_once(MARK) {
-                    if sender.send(said.to_owned()).is_err() {
-                        return;
-                    }
+                if let Some((_, said)) = line.split_once(MARK)
+                    && sender.send(said.to_owned()).is_err()
+                {
+                    return;
                 }
             }
         });
