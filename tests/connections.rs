@@ -1,0 +1,387 @@
+//! Connections in one process: messages, cancellation, closing, many at once, any executor. On a real device.
+
+mod common;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use common::{fill, listen, on_device, pair, pattern, still_works, worker};
+use zcmi::{Access, Buffer, Config, Connection, Connector, ErrorKind, Polling, Worker};
+
+/// Everything here is quick; a wait that is longer is a lost wake-up.
+const SOON: Duration = Duration::from_secs(10);
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(SOON, future).await.expect("in time")
+}
+
+#[test]
+fn messages_of_every_size_arrive_in_order_and_whole() {
+    on_device(|address| async move {
+        let (client, server) = pair(&worker(), &address).await;
+        assert_eq!(client.max_message_size(), 8192);
+        let lengths = [0, 1, 7, 8, 247, 248, 249, 255, 256, 257, 1000, 4096, 8191, 8192];
+        let sending = async {
+            for (index, length) in lengths.iter().cycle().take(500).enumerate() {
+                client.send(&pattern(1, index as u64, *length)).await.expect("sends");
+            }
+        };
+        let receiving = async {
+            for (index, length) in lengths.iter().cycle().take(500).enumerate() {
+                let message = server.recv().await.expect("receives");
+                assert_eq!(&*message, &pattern(1, index as u64, *length)[..], "message {index}");
+            }
+        };
+        soon(async { tokio::join!(sending, receiving) }).await;
+    });
+}
+
+#[test]
+fn both_directions_at_once_do_not_block_each_other() {
+    on_device(|address| async move {
+        let settings = Config { receive_depth: 1, ..Config::default() };
+        let (client, server) = pair(&Worker::new(settings).expect("valid settings"), &address).await;
+        let flood = |connection: Connection| async move {
+            for index in 0..300u64 {
+                connection.send(&index.to_le_bytes()).await.expect("sends");
+            }
+        };
+        let drain = |connection: Connection| async move {
+            for index in 0..300u64 {
+                assert_eq!(&*connection.recv().await.expect("receives"), &index.to_le_bytes());
+            }
+        };
+        soon(async { tokio::join!(flood(client.clone()), flood(server.clone()), drain(client), drain(server)) }).await;
+    });
+}
+
+#[test]
+fn messages_in_hand_hold_the_sender_back_and_come_free_one_by_one() {
+    on_device(|address| async move {
+        let (client, server) = pair(&worker(), &address).await;
+        let depth = Config::default().receive_depth;
+        let mut held = Vec::new();
+        for _ in 0..depth {
+            soon(client.send(b"x")).await.expect("sends");
+            held.push(soon(server.recv()).await.expect("receives"));
+        }
+        let blocked = tokio::time::timeout(Duration::from_millis(200), client.send(b"one more")).await;
+        assert!(blocked.is_err(), "all credits are used up");
+        // Half of all is when credits return.
+        held.truncate(depth as usize / 2);
+        soon(client.send(b"one more")).await.expect("sends");
+        assert_eq!(&*soon(server.recv()).await.expect("receives"), b"one more");
+    });
+}
+
+#[test]
+fn a_dropped_receive_or_send_loses_nothing() {
+    on_device(|address| async move {
+        let (client, server) = pair(&worker(), &address).await;
+        for round in 0..100u32 {
+            // Polled once, then dropped.
+            assert!(poll_once(pin!(server.recv())).is_pending());
+            client.send(&round.to_le_bytes()).await.expect("sends");
+            if round % 3 == 0 {
+                // Gives it time to arrive, so that the dropped one could have taken it.
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            assert_eq!(&*soon(server.recv()).await.expect("receives"), &round.to_le_bytes());
+        }
+        let mut sent = 0;
+        while poll_once(pin!(client.send(b"x"))).is_ready() {
+            sent += 1;
+        }
+        // The pending one was dropped: it sent nothing.
+        for _ in 0..sent {
+            assert_eq!(&*soon(server.recv()).await.expect("receives"), b"x");
+        }
+        client.send(b"last").await.expect("sends");
+        assert_eq!(&*soon(server.recv()).await.expect("receives"), b"last");
+    });
+}
+
+fn poll_once<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn a_dropped_operation_still_happens_and_frees_its_buffer() {
+    on_device(|address| async move {
+        let (client, server) = pair(&worker(), &address).await;
+        let exposed = Buffer::allocate(1 << 16).expect("memory").expose();
+        let grant = exposed.grant(&server, 0..1 << 16, Access::READ_WRITE).expect("grants");
+        let handle = grant.remote_buffer();
+        for round in 0..200u64 {
+            let mut buffer = Buffer::allocate(64).expect("memory");
+            fill(&mut buffer, 5, round);
+            let at = (round % 100) * 64;
+            let mut operation = client.write(buffer, &handle.slice(at..at + 64).expect("inside"));
+            if round % 2 == 0 {
+                let _ = poll_once(std::pin::Pin::new(&mut operation));
+            }
+            drop(operation);
+        }
+        // In order behind all of them.
+        soon(client.read(Buffer::allocate(64).expect("memory"), &handle)).await.expect("reads");
+        let mut seen = vec![0; 6400];
+        exposed.read_at(0, &mut seen);
+        for slot in 0..100 {
+            assert_eq!(seen[slot * 64..][..64], pattern(5, 100 + slot as u64, 64), "slot {slot}");
+        }
+    });
+}
+
+#[test]
+fn more_operations_than_the_queue_holds_wait_their_turn() {
+    on_device(|address| async move {
+        let settings = Config { send_depth: 16, ..Config::default() };
+        let (client, server) = pair(&Worker::new(settings).expect("valid settings"), &address).await;
+        let exposed = Buffer::allocate(1 << 16).expect("memory").expose();
+        let grant = exposed.grant(&server, 0..1 << 16, Access::READ_WRITE).expect("grants");
+        let handle = grant.remote_buffer();
+        let mut flying = Vec::new();
+        let mut batch = client.batch();
+        for index in 0..100u64 {
+            let mut buffer = Buffer::allocate(64).expect("memory");
+            fill(&mut buffer, 6, index);
+            flying.push(batch.write(buffer, &handle.slice(index * 64..(index + 1) * 64).expect("inside")));
+        }
+        batch.post();
+        // Awaited in the opposite order, with messages in between.
+        while let Some(operation) = flying.pop() {
+            soon(operation).await.expect("writes");
+            soon(client.send(b"between")).await.expect("sends");
+            soon(server.recv()).await.expect("receives");
+        }
+        let mut seen = vec![0; 6400];
+        exposed.read_at(0, &mut seen);
+        for index in 0..100 {
+            assert_eq!(seen[index * 64..][..64], pattern(6, index as u64, 64), "write {index}");
+        }
+        // A batch that nobody posts is posted by whoever awaits it.
+        let mut batch = client.batch();
+        let unposted = batch.read(Buffer::allocate(64).expect("memory"), &handle);
+        soon(unposted).await.expect("reads");
+        drop(batch);
+    });
+}
+
+#[test]
+fn empty_large_and_too_large_operations() {
+    on_device(|address| async move {
+        let (client, server) = pair(&worker(), &address).await;
+        let longest = 16 << 20;
+        let exposed = Buffer::allocate(longest + 1).expect("memory").expose();
+        let grant = exposed.grant(&server, 0..longest + 1, Access::READ_WRITE).expect("grants");
+        let handle = grant.remote_buffer();
+        let empty = Buffer::allocate(0).expect("memory");
+        let empty = soon(client.write(empty, &handle)).await.expect("writes nothing");
+        soon(client.read(empty, &handle)).await.expect("reads nothing");
+        let mut buffer = Buffer::allocate(longest).expect("memory");
+        fill(&mut buffer, 8, 8);
+        let mut buffer = soon(client.write(buffer, &handle)).await.expect("writes");
+        buffer.fill(0);
+        let buffer = soon(client.read(buffer, &handle)).await.expect("reads");
+        assert!(buffer[..] == pattern(8, 8, longest));
+        // More than a request can carry: 2 GiB on rxe. Pages that nobody touches cost nothing.
+        let failed =
+            client.write(Buffer::allocate((2 << 30) + 1).expect("memory"), &handle).await.expect_err("too long");
+        assert_eq!(failed.error.kind(), ErrorKind::TooLong, "{failed}");
+        soon(client.read(buffer, &handle)).await.expect("the connection lives on");
+    });
+}
+
+#[test]
+fn closing_delivers_what_was_sent_and_then_says_so() {
+    on_device(|address| async move {
+        for by_drop in [false, true] {
+            let (client, server) = pair(&worker(), &address).await;
+            for index in 0..50u8 {
+                client.send(&[index; 300]).await.expect("sends");
+            }
+            let clone = client.clone();
+            if by_drop {
+                drop((client, clone));
+            } else {
+                soon(client.close()).await.expect("closes");
+                assert_eq!(clone.send(b"x").await.expect_err("closed").kind(), ErrorKind::Closed);
+                assert_eq!(clone.recv().await.expect_err("closed").kind(), ErrorKind::Closed);
+                soon(clone.close()).await.expect("closing twice is once");
+            }
+            for index in 0..50u8 {
+                assert_eq!(&*soon(server.recv()).await.expect("receives"), &[index; 300]);
+            }
+            let error = soon(server.recv()).await.expect_err("closed");
+            assert_eq!(error.kind(), ErrorKind::PeerClosed, "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_message_outlives_its_connection() {
+    on_device(|address| async move {
+        let (client, server) = pair(&worker(), &address).await;
+        client.send(b"keep me").await.expect("sends");
+        let message = soon(server.recv()).await.expect("receives");
+        drop((client, server));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(&*message, b"keep me");
+        drop(message);
+        still_works(&address).await;
+    });
+}
+
+#[test]
+fn many_connections_share_a_worker_and_leave_nothing_behind() {
+    on_device(|address| async move {
+        let worker = worker();
+        let listener = listen(&worker, &address).await;
+        let (uri, connector) = (listener.uri(), Connector::new(&worker));
+        // What the process keeps anyway is there after the first round.
+        let mut baseline = None;
+        for _ in 0..4 {
+            let mut pairs = Vec::new();
+            for _ in 0..16 {
+                let (client, server) = tokio::join!(connector.connect(&uri), listener.accept());
+                pairs.push((client.expect("connects"), server.expect("accepts")));
+            }
+            for (index, (client, server)) in pairs.iter().enumerate() {
+                client.send(&[index as u8]).await.expect("sends");
+                assert_eq!(&*soon(server.recv()).await.expect("receives"), &[index as u8]);
+            }
+            drop(pairs);
+            // Connections end in the background.
+            let begun = Instant::now();
+            let left = loop {
+                let left = resources();
+                let is_done = baseline.as_ref().map_or(left.starts_with("0 qp"), |baseline| *baseline == left);
+                if is_done || begun.elapsed() > SOON {
+                    break left;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            };
+            assert_eq!(*baseline.get_or_insert(left.clone()), left, "something was left behind");
+        }
+        assert!(baseline.is_some_and(|baseline| baseline.starts_with("0 qp")));
+    });
+}
+
+/// This process' queue pairs, regions and identifiers (without listeners), as the kernel counts them, and descriptors.
+fn resources() -> String {
+    let count = |kind: &str| {
+        let output = std::process::Command::new("rdma").args(["resource", "show", kind]).output().expect("iproute2");
+        let pid = format!("pid {} ", std::process::id());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().filter(|line| format!("{line} ").contains(&pid) && !line.contains("LISTEN")).count()
+    };
+    let descriptors = std::fs::read_dir("/proc/self/fd").expect("procfs").count();
+    format!("{} qp {} mr {} cm_id {descriptors} fd", count("qp"), count("mr"), count("cm_id"))
+}
+
+#[test]
+fn tasks_on_many_threads_share_a_connection() {
+    let Some(address) = common::device_address() else { return };
+    for polling in [Polling::Busy, Polling::Adaptive { spin: Duration::from_micros(20) }] {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let worker = Worker::new(Config { polling, ..Config::default() }).expect("valid settings");
+            let (client, server) = pair(&worker, &address).await;
+            let exposed = Buffer::allocate(1 << 16).expect("memory").expose();
+            let grant = exposed.grant(&server, 0..1 << 16, Access::READ_WRITE).expect("grants");
+            let handle = grant.remote_buffer();
+            let echo = tokio::spawn(async move {
+                for _ in 0..400 {
+                    let message = server.recv().await.expect("receives");
+                    server.send(&message).await.expect("sends");
+                }
+            });
+            let tasks: Vec<_> = (0..8u64)
+                .map(|task| {
+                    let client = client.clone();
+                    tokio::spawn(async move {
+                        let part = handle.slice(task * 8192..(task + 1) * 8192).expect("inside");
+                        let mut buffer = Buffer::allocate(8192).expect("memory");
+                        for round in 0..50 {
+                            fill(&mut buffer, task, round);
+                            buffer = client.write(buffer, &part).await.expect("writes");
+                            buffer.fill(0);
+                            buffer = client.read(buffer, &part).await.expect("reads");
+                            assert_eq!(buffer[..], pattern(task, round, 8192), "task {task} round {round}");
+                            client.send(&task.to_le_bytes()).await.expect("sends");
+                            client.recv().await.expect("receives");
+                        }
+                    })
+                })
+                .collect();
+            for task in tasks {
+                soon(task).await.expect("the task succeeds");
+            }
+            soon(echo).await.expect("the echo succeeds");
+        });
+    }
+}
+
+/// An executor that knows nothing of tokio.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    let begun = Instant::now();
+    loop {
+        if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return result;
+        }
+        assert!(begun.elapsed() < SOON, "in time");
+        std::thread::park_timeout(SOON);
+    }
+}
+
+#[test]
+fn no_executor_is_special() {
+    let Some(address) = common::device_address() else { return };
+    let worker = worker();
+    let uri = block_on(async {
+        let listener = listen(&worker, &address).await;
+        let uri = listener.uri();
+        let server = worker.clone();
+        // One end without tokio in another thread, and one here.
+        std::thread::spawn(move || {
+            let _server = server;
+            block_on(async {
+                let connection = listener.accept().await.expect("accepts");
+                while let Ok(message) = connection.recv().await {
+                    connection.send(&message).await.expect("sends");
+                }
+            });
+        });
+        uri
+    });
+    // Then on runtimes that come and go while the worker lives on.
+    let connection = block_on(Connector::new(&worker).connect(&uri)).expect("connects");
+    let ping = |text: &'static str| {
+        let connection = connection.clone();
+        async move {
+            connection.send(text.as_bytes()).await.expect("sends");
+            assert_eq!(&*connection.recv().await.expect("receives"), text.as_bytes());
+        }
+    };
+    block_on(ping("no runtime"));
+    for text in ["first", "second", "third"] {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async { soon(ping(text)).await });
+        // Kept, not driven, while the next one is used.
+        std::mem::forget(runtime);
+    }
+    let bare = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    bare.block_on(ping("a runtime without I/O"));
+    block_on(ping("no runtime again"));
+}
