@@ -6,7 +6,7 @@ use std::time::Duration;
 use zcmi::{Connection, Connector, Worker};
 
 use super::server::{Answer, Request, Verdict};
-use super::{Channel, Ends, Failure, Program, Progress, Result, address, hear, tell};
+use super::{Channel, Ends, Failure, Program, Progress, Result, address, encode, hear, tell};
 
 /// How long the server's own view of a lost connection is waited for.
 const VERDICT_LIMIT: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ pub(crate) struct Measured<O> {
 impl<'a, P: Program> Client<'a, P> {
     /// Connects to the server at `address`.
     pub(crate) async fn connect(ends: &'a Ends, address: &str) -> Result<Self> {
-        let worker = Worker::new(Channel::CONTROL.config(zcmi::Config::default().polling))?;
+        let worker = Worker::new(Channel::control_config())?;
         let control = Connector::new(&worker).connect(address).await?;
         Ok(Self { ends, address: address.to_owned(), control, program: PhantomData })
     }
@@ -42,14 +42,14 @@ impl<'a, P: Program> Client<'a, P> {
     }
 
     async fn run_case(&self, case: P::Case, progress: &Progress) -> Result<Measured<P::Outcome>> {
-        let worker = Worker::new(P::channel(&case).config(self.ends.polling.polling()))?;
-        let request = Request { program: P::NAME.to_owned(), case };
+        let worker = Worker::new(P::channel(&case)?.config(self.ends.polling.polling(), self.ends.timeout()))?;
+        let request = Request { program: P::NAME.to_owned(), case: encode(&case)? };
         tell(&self.control, &request).await?;
         let port = hear::<Answer>(&self.control).await?.map_err(server_says)?;
         progress.step();
         let connection = Connector::new(&worker).connect(&address::with_port(&self.address, port)).await?;
         progress.step();
-        let outcome = match P::measure(&request.case, &connection, progress).await {
+        let outcome = match P::measure(&case, &connection, progress).await {
             Err(failure) if failure.is_loss() => return Err(self.explain(failure).await),
             outcome => outcome?,
         };

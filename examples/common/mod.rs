@@ -17,13 +17,13 @@ use std::process::ExitCode;
 
 pub(crate) use arguments::{Ends, Format};
 pub(crate) use client::Client;
-pub(crate) use control::{hear, tell};
+pub(crate) use control::{decode, encode, hear, tell};
 pub(crate) use failure::{Failure, Result};
-pub(crate) use output::print_line;
-pub(crate) use pattern::Pattern;
+pub(crate) use output::{print_line, say};
+pub(crate) use pattern::{Pattern, compare};
 pub(crate) use program::{Channel, Program};
 pub(crate) use progress::Progress;
-pub(crate) use sizes::parse_size;
+pub(crate) use sizes::{check_size, parse_size};
 
 use both_ends::ServerProcess;
 
@@ -56,7 +56,7 @@ async fn run_ends<P: Program>(ends: &Ends, measure: impl AsyncFnOnce(Client<'_, 
 
 fn report<P: Program>(failure: &Failure) -> ExitCode {
     if !matches!(failure, Failure::Told) {
-        eprintln!("{}: {failure}", P::NAME);
+        say(format_args!("{}: {failure}", P::NAME));
     }
     ExitCode::FAILURE
 }

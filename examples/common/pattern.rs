@@ -25,32 +25,23 @@ impl Pattern {
         bytes.iter_mut().for_each(|byte| *byte = !*byte);
     }
 
-    /// Checks every byte. An error names the first that is wrong.
-    pub(crate) fn check(self, bytes: &[u8]) -> Result<(), String> {
-        for (index, chunk) in bytes.chunks(8).enumerate() {
-            let expected = self.word(index);
-            if *chunk != expected[..chunk.len()] {
-                return Err(self.difference(bytes, index * 8));
-            }
-        }
-        Ok(())
-    }
-
-    /// The byte at `offset`.
-    pub(crate) fn byte(self, offset: usize) -> u8 {
-        self.word(offset / 8)[offset % 8]
-    }
-
     fn word(self, index: usize) -> [u8; 8] {
         mix(self.key.wrapping_add(index as u64)).to_le_bytes()
     }
+}
 
-    fn difference(self, bytes: &[u8], from: usize) -> String {
-        let wrong = (from..bytes.len()).find(|&offset| bytes[offset] != self.byte(offset)).unwrap_or(from);
-        let (found, expected) = (bytes[wrong], self.byte(wrong));
-        let note = if found == !expected { ", which is the poison: it was never written" } else { "" };
-        format!("byte {wrong} of {} is {found:#04x}, not {expected:#04x}{note}", bytes.len())
+/// Compares every byte; an error names the first that is wrong.
+pub(crate) fn compare(found: &[u8], expected: &[u8]) -> Result<(), String> {
+    if found == expected {
+        return Ok(());
     }
+    let length = expected.len();
+    let Some(at) = found.iter().zip(expected).position(|(found, expected)| found != expected) else {
+        return Err(format!("{} bytes came, not {length}", found.len()));
+    };
+    let (found, expected) = (found[at], expected[at]);
+    let note = if found == !expected { ", which is the poison: it was never written" } else { "" };
+    Err(format!("byte {at} of {length} is {found:#04x}, not {expected:#04x}{note}"))
 }
 
 /// The output function of splitmix64.

@@ -17,8 +17,8 @@ pub(crate) trait Program {
     /// What the client finds out.
     type Outcome;
 
-    /// The connection that the case needs.
-    fn channel(case: &Self::Case) -> Channel;
+    /// The connection that the case needs. An error if the case makes no sense: a server hears it from anybody.
+    fn channel(case: &Self::Case) -> std::result::Result<Channel, String>;
     /// The client's part.
     async fn measure(case: &Self::Case, connection: &Connection, progress: &Progress) -> Result<Self::Outcome>;
     /// The server's part.
@@ -42,11 +42,16 @@ impl Channel {
     /// Memory that a server gives to one connection.
     const MOST_MEMORY: u64 = 1 << 30;
 
-    /// The worker's settings for it.
-    pub(crate) fn config(self, polling: Polling) -> Config {
+    /// The worker's settings for it. Registering memory for long messages takes time, which counts as connecting.
+    pub(crate) fn config(self, polling: Polling, connect_timeout: Duration) -> Config {
         let Self { max_message_size, receive_depth, send_depth } = self;
-        let connect_timeout = Duration::from_secs(5);
         Config { max_message_size, receive_depth, send_depth, polling, connect_timeout, ..Config::default() }
+    }
+
+    /// The settings of the workers over whose connections clients ask.
+    pub(crate) fn control_config() -> Config {
+        let standard = Config::default();
+        Self::CONTROL.config(standard.polling, standard.connect_timeout)
     }
 
     /// An error if it takes more memory than a server gives.

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use super::{Failure, Result};
 
+/// Looks at the count in the time that nothing may move.
+const LOOKS: u32 = 10;
+
 /// Counts what has been done. Counting costs no system call, so it is done for every operation.
 #[derive(Default)]
 pub(crate) struct Progress(Cell<u64>);
@@ -25,10 +28,12 @@ impl Progress {
     }
 
     async fn stalled(&self, limit: Duration) -> Failure {
+        let (mut seen, mut idle) = (self.0.get(), 0);
         loop {
-            let before = self.0.get();
-            tokio::time::sleep(limit).await;
-            if self.0.get() == before {
+            tokio::time::sleep(limit / LOOKS).await;
+            idle = if self.0.get() == seen { idle + 1 } else { 0 };
+            seen = self.0.get();
+            if idle == LOOKS {
                 return Failure::Other(format!(
                     "no progress for {} s: the other end is stopped or very slow; --timeout sets how long to wait",
                     limit.as_secs()

@@ -2,23 +2,19 @@
 
 use std::io::{Read, stdin};
 use std::net::IpAddr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use zcmi::{Connection, Listener, Polling, Worker};
+use zcmi::{Connection, Listener, Worker};
 
-use super::{Channel, Ends, Failure, Program, Progress, Result, hear, print_line, tell};
-
-/// How long a client may take from hearing the port to being connected there.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+use super::{Channel, Ends, Failure, Program, Progress, Result, decode, hear, print_line, say, tell};
 
 /// What a client asks for: a case, to be run over a connection of its own.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Request<C> {
+pub(crate) struct Request {
     /// The client's program.
     pub(crate) program: String,
-    /// What to do.
-    pub(crate) case: C,
+    /// The case, encoded: programs differ in what theirs are.
+    pub(crate) case: Vec<u8>,
 }
 
 /// The port of the connection for the case, or why there is none.
@@ -35,12 +31,12 @@ pub(crate) async fn serve<P: Program>(ends: &Ends, address: &str) -> Result<()> 
     if ends.child {
         end_with_standard_input();
     }
-    let worker = Worker::new(Channel::CONTROL.config(zcmi::Config::default().polling))?;
+    let worker = Worker::new(Channel::control_config())?;
     let listener = Listener::bind(&worker, address).await?;
     if ends.child {
         print_line(&listener.uri())?;
     } else {
-        eprintln!("{}: listening at {}", P::NAME, listener.uri());
+        say(format_args!("{}: listening at {}", P::NAME, listener.uri()));
     }
     loop {
         let control = listener.accept().await?;
@@ -51,19 +47,19 @@ pub(crate) async fn serve<P: Program>(ends: &Ends, address: &str) -> Result<()> 
             return served;
         }
         if let Err(failure) = served {
-            eprintln!("{}: client {}: {failure}", P::NAME, control.peer());
+            say(format_args!("{}: client {}: {failure}", P::NAME, control.peer()));
         }
     }
 }
 
 async fn serve_client<P: Program>(ends: &Ends, control: &Connection, ip: IpAddr, progress: &Progress) -> Result<()> {
     loop {
-        let request: Request<P::Case> = match hear(control).await {
+        let request: Request = match hear(control).await {
             Err(failure) if failure.is_peer_closed() => return Ok(()),
             request => request?,
         };
         progress.step();
-        let (listener, _worker) = match open::<P>(&request, ends.polling.polling(), ip).await {
+        let (case, listener) = match open::<P>(&request, ends, ip).await {
             Ok(opened) => opened,
             Err(failure) => {
                 tell(control, &Answer::Err(failure.to_string())).await?;
@@ -71,11 +67,11 @@ async fn serve_client<P: Program>(ends: &Ends, control: &Connection, ip: IpAddr,
             }
         };
         tell(control, &Answer::Ok(listener.local_address().port())).await?;
-        let accepted = tokio::time::timeout(CONNECT_LIMIT, listener.accept()).await;
+        let accepted = tokio::time::timeout(ends.timeout(), listener.accept()).await;
         let connection = accepted
             .map_err(|_| Failure::Other("the client asked for a connection and did not make it".to_owned()))??;
         progress.step();
-        let served = P::serve(&request.case, &connection, progress).await;
+        let served = P::serve(&case, &connection, progress).await;
         let verdict = served.as_ref().map_err(ToString::to_string);
         let told = tell(control, &verdict).await;
         match served {
@@ -87,15 +83,16 @@ async fn serve_client<P: Program>(ends: &Ends, control: &Connection, ip: IpAddr,
 }
 
 /// Listens for the connection of a case.
-async fn open<P: Program>(request: &Request<P::Case>, polling: Polling, ip: IpAddr) -> Result<(Listener, Worker)> {
+async fn open<P: Program>(request: &Request, ends: &Ends, ip: IpAddr) -> Result<(P::Case, Listener)> {
     if request.program != P::NAME {
         return Err(Failure::Other(format!("this is a server of {}, not of {}", P::NAME, request.program)));
     }
-    let channel = P::channel(&request.case);
+    let case = decode(&request.case)?;
+    let channel = P::channel(&case)?;
     channel.affordable()?;
-    let worker = Worker::new(channel.config(polling))?;
+    let worker = Worker::new(channel.config(ends.polling.polling(), ends.timeout()))?;
     let listener = Listener::bind(&worker, &super::address::any_port(ip)).await?;
-    Ok((listener, worker))
+    Ok((case, listener))
 }
 
 /// Ends this process when whoever started it has ended or wants it to: then standard input does.

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{Channel, Pattern};
+use crate::common::{Channel, Pattern, check_size, compare};
 
 /// Longest message for which the default queues are affordable.
 const SHORT: u32 = 64 * 1024;
@@ -65,23 +65,26 @@ impl Case {
         Pattern::new(self.seed, from as u64, iteration)
     }
 
-    /// Names an iteration in the complaint about a wrong byte.
-    pub(crate) fn complain(&self, iteration: u64, wrong: String) -> String {
-        format!("{:?} of {} bytes, iteration {iteration}: {wrong}", self.test, self.size).to_lowercase()
+    /// Compares every byte of what came in an iteration; an error names the first that is wrong.
+    pub(crate) fn check(&self, iteration: u64, found: &[u8], expected: &[u8]) -> Result<(), String> {
+        compare(found, expected)
+            .map_err(|wrong| format!("{:?} of {} bytes, iteration {iteration}: {wrong}", self.test, self.size))
+            .map_err(|complaint| complaint.to_lowercase())
     }
 
-    /// The connection it needs.
-    pub(crate) fn channel(&self) -> Channel {
+    /// The connection it needs, if the case makes sense.
+    pub(crate) fn channel(&self) -> Result<Channel, String> {
+        check_size(self.size)?;
         let longest = match self.test {
             Test::Send => u32::try_from(self.size).unwrap_or(u32::MAX),
             Test::Read | Test::Write => 0,
         };
         let max_message_size = longest.max(Channel::CONTROL.max_message_size);
         if longest <= SHORT {
-            Channel { max_message_size, receive_depth: 64, send_depth: 128 }
+            Ok(Channel { max_message_size, receive_depth: 64, send_depth: 128 })
         } else {
             // One message is on its way at a time: a few buffers of that length are enough.
-            Channel { max_message_size, receive_depth: 4, send_depth: 16 }
+            Ok(Channel { max_message_size, receive_depth: 4, send_depth: 16 })
         }
     }
 }

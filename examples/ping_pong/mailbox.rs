@@ -24,7 +24,8 @@ pub(crate) struct Mailbox {
     writer: From,
     memory: ExposedBuffer,
     grant: Grant,
-    scratch: Vec<u8>,
+    found: Vec<u8>,
+    expected: Vec<u8>,
 }
 
 /// The peer's memory.
@@ -36,7 +37,8 @@ impl Mailbox {
         let length = stride(case) * SLOTS as usize;
         let memory = Buffer::allocate(length)?.expose();
         let grant = memory.grant(connection, 0..length, Access::WRITE)?;
-        let mut mailbox = Self { case: *case, writer, memory, grant, scratch: vec![0; case.size()] };
+        let mut mailbox =
+            Self { case: *case, writer, memory, grant, found: vec![0; case.size()], expected: vec![0; case.size()] };
         (0..SLOTS).for_each(|iteration| mailbox.poison(iteration));
         Ok(mailbox)
     }
@@ -46,12 +48,16 @@ impl Mailbox {
         tell(connection, &self.grant.remote_buffer()).await
     }
 
-    /// Waits until the last byte of an iteration is there. The last, because reliable connections place the packets of
+    /// Makes ready for an iteration: what it should bring.
+    pub(crate) fn expect(&mut self, iteration: u64) {
+        self.case.pattern(self.writer, iteration).fill(&mut self.expected);
+    }
+
+    /// Waits until the last byte of the expected iteration is there. The last, because reliable connections place the packets of
     /// a write in order; the bytes of a packet can become visible in any order, which `check` allows for.
     pub(crate) async fn wait(&self, iteration: u64, connection: &Connection) -> Result<()> {
         let last = self.case.size() - 1;
-        let expected = self.case.pattern(self.writer, iteration).byte(last);
-        let at = self.offset(iteration) + last;
+        let (at, expected) = (self.offset(iteration) + last, self.expected[last]);
         let mut begun = None;
         loop {
             for _ in 0..LOOKS_PER_TURN {
@@ -72,13 +78,12 @@ impl Mailbox {
 
     /// Checks every byte of an iteration that has come, and poisons its slot for a later one.
     pub(crate) fn check(&mut self, iteration: u64) -> Result<()> {
-        let (pattern, offset) = (self.case.pattern(self.writer, iteration), self.offset(iteration));
         let mut begun = None;
         loop {
-            self.memory.read_at(offset, &mut self.scratch);
-            let Err(wrong) = pattern.check(&self.scratch) else { break };
+            self.memory.read_at(self.offset(iteration), &mut self.found);
+            let Err(wrong) = self.case.check(iteration, &self.found, &self.expected) else { break };
             if begun.get_or_insert_with(Instant::now).elapsed() > REST_LIMIT {
-                return Err(self.case.complain(iteration, wrong).into());
+                return Err(wrong.into());
             }
         }
         self.poison(iteration + SLOTS);
@@ -86,8 +91,8 @@ impl Mailbox {
     }
 
     fn poison(&mut self, iteration: u64) {
-        self.case.pattern(self.writer, iteration).poison(&mut self.scratch);
-        self.memory.write_at(self.offset(iteration), &self.scratch);
+        self.case.pattern(self.writer, iteration).poison(&mut self.found);
+        self.memory.write_at(self.offset(iteration), &self.found);
     }
 
     fn offset(&self, iteration: u64) -> usize {

@@ -58,9 +58,9 @@ struct Arguments {
     #[arg(long, default_value = "1000", value_parser = clap::value_parser!(u32).range(1..))]
     iterations: u32,
 
-    /// Iterations before those
-    #[arg(long, value_name = "ITERATIONS", default_value = "100")]
-    warm_up: u32,
+    /// Iterations before those [default: a tenth as many]
+    #[arg(long, value_name = "ITERATIONS")]
+    warm_up: Option<u32>,
 
     /// Seed of the pattern
     #[arg(long, default_value = "1")]
@@ -77,7 +77,8 @@ fn main() -> ExitCode {
         let mut report = Report::new(arguments.format);
         for &test in &arguments.test {
             for &size in &arguments.size {
-                let Arguments { iterations, warm_up, seed, .. } = arguments;
+                let Arguments { iterations, seed, .. } = arguments;
+                let warm_up = arguments.warm_up.unwrap_or(iterations / 10);
                 let case = Case { test, size: size as u64, iterations, warm_up, seed };
                 let measured = client.run(case).await?;
                 report.add(&case, measured.transport, measured.outcome)?;
@@ -95,7 +96,7 @@ impl Program for PingPong {
     type Case = Case;
     type Outcome = Samples;
 
-    fn channel(case: &Case) -> Channel {
+    fn channel(case: &Case) -> std::result::Result<Channel, String> {
         case.channel()
     }
 

@@ -27,13 +27,14 @@ pub(crate) async fn measure(case: &Case, connection: &Connection, progress: &Pro
     let laps = Laps::of(case);
     let mut samples = Samples::of_operations(case.iterations);
     let mut buffer = Buffer::allocate(case.size())?;
+    let mut expected = vec![0; case.size()];
     let handle: RemoteBuffer = hear(connection).await?;
     for lap in laps.starts() {
         // The server's memory has what this lap reads.
         hear::<()>(connection).await?;
         for iteration in laps.iterations(lap) {
-            let pattern = case.pattern(From::Server, iteration);
-            pattern.poison(&mut buffer);
+            case.pattern(From::Server, iteration).fill(&mut expected);
+            case.pattern(From::Server, iteration).poison(&mut buffer);
             let start = laps.offset(iteration) as u64;
             let source = handle.slice(start..start + case.size)?;
 
@@ -41,7 +42,7 @@ pub(crate) async fn measure(case: &Case, connection: &Connection, progress: &Pro
             buffer = connection.read(buffer, &source).await?;
             let time = begun.elapsed();
 
-            pattern.check(&buffer).map_err(|wrong| case.complain(iteration, wrong))?;
+            case.check(iteration, &buffer, &expected)?;
             if case.is_measured(iteration) {
                 samples.add(time);
             }

@@ -18,6 +18,7 @@ pub(crate) async fn ping(case: &Case, connection: &Connection, progress: &Progre
     let theirs = RemoteMailbox::learn(case, connection).await?;
     for iteration in 0..case.all() {
         case.pattern(From::Client, iteration).fill(&mut buffer);
+        ours.expect(iteration);
 
         let begun = Instant::now();
         buffer = connection.write(buffer, theirs.slot(iteration)).await?;
@@ -42,6 +43,7 @@ pub(crate) async fn pong(case: &Case, connection: &Connection, progress: &Progre
     ours.announce(connection).await?;
     for iteration in 0..case.all() {
         case.pattern(From::Server, iteration).fill(&mut buffer);
+        ours.expect(iteration);
 
         ours.wait(iteration, connection).await?;
         let answer = connection.write(buffer, theirs.slot(iteration));
