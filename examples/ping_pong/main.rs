@@ -43,9 +43,6 @@ that is to be written holds the opposite of each byte before. This happens betwe
 
 Results go to standard output, everything else to standard error. Lengths: K is 1024 bytes, M is 1024 K.")]
 struct Arguments {
-    #[command(flatten)]
-    ends: Ends,
-
     /// What to measure
     #[arg(long, value_enum, value_delimiter = ',', default_value = "send,write,read")]
     test: Vec<Test>,
@@ -69,6 +66,10 @@ struct Arguments {
     /// How to print the results
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+
+    // Last, for its heading would cover what follows.
+    #[command(flatten)]
+    ends: Ends,
 }
 
 fn main() -> ExitCode {

@@ -55,9 +55,6 @@ long as the server has receives. Each end takes DEPTH * SIZE bytes of registered
 Results go to standard output, everything else to standard error. Lengths: K is 1024 bytes, M is 1024 K;
 MB/s are 10^6 bytes per second.")]
 struct Arguments {
-    #[command(flatten)]
-    ends: Ends,
-
     /// What to measure
     #[arg(long, value_enum, value_delimiter = ',', default_value = "send,write,read")]
     test: Vec<Test>,
@@ -89,6 +86,10 @@ struct Arguments {
     /// How to print the results
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+
+    // Last, for its heading would cover what follows.
+    #[command(flatten)]
+    ends: Ends,
 }
 
 fn main() -> ExitCode {
