@@ -24,8 +24,14 @@ pub(crate) struct Service {
 struct Inbox {
     jobs: Vec<Job>,
     timers: Vec<(Instant, Job)>,
-    watches: Vec<(OwnedFd, Watch)>,
+    watches: Vec<(WatchId, OwnedFd, Watch)>,
+    unwatched: Vec<WatchId>,
+    next_watch: u64,
 }
+
+/// Names a watch, to end it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WatchId(u64);
 
 static SERVICE: Mutex<Option<Arc<Service>>> = Mutex::new(None);
 
@@ -63,8 +69,19 @@ impl Service {
     }
 
     /// Calls `ready` whenever `fd` is readable, until it answers `false`.
-    pub(crate) fn watch(&self, fd: OwnedFd, ready: impl FnMut() -> bool + Send + 'static) {
-        self.inbox().watches.push((fd, Box::new(ready)));
+    pub(crate) fn watch(&self, fd: OwnedFd, ready: impl FnMut() -> bool + Send + 'static) -> WatchId {
+        let mut inbox = self.inbox();
+        let id = WatchId(inbox.next_watch);
+        inbox.next_watch += 1;
+        inbox.watches.push((id, fd, Box::new(ready)));
+        drop(inbox);
+        self.notify();
+        id
+    }
+
+    /// Ends a watch soon, and closes its descriptor.
+    pub(crate) fn unwatch(&self, id: WatchId) {
+        self.inbox().unwatched.push(id);
         self.notify();
     }
 
@@ -78,15 +95,16 @@ impl Service {
     }
 
     fn run(&self) {
-        let mut watches: Vec<(OwnedFd, Watch)> = Vec::new();
+        let mut watches: Vec<(WatchId, OwnedFd, Watch)> = Vec::new();
         let mut timers: Vec<(Instant, Job)> = Vec::new();
         loop {
-            let jobs = {
+            let (jobs, unwatched) = {
                 let mut inbox = self.inbox();
                 watches.append(&mut inbox.watches);
                 timers.append(&mut inbox.timers);
-                std::mem::take(&mut inbox.jobs)
+                (std::mem::take(&mut inbox.jobs), std::mem::take(&mut inbox.unwatched))
             };
+            watches.retain(|(id, ..)| !unwatched.contains(id));
             jobs.into_iter().for_each(guarded);
             let now = Instant::now();
             timers.extract_if(.., |(when, _)| *when <= now).map(|(_, job)| job).for_each(guarded);
@@ -98,9 +116,9 @@ impl Service {
     }
 
     /// Waits for a wake-up, a descriptor or `timeout`; `None` is for ever, as nothing is due.
-    fn wait(&self, watches: &mut Vec<(OwnedFd, Watch)>, timeout: Option<Duration>) {
+    fn wait(&self, watches: &mut Vec<(WatchId, OwnedFd, Watch)>, timeout: Option<Duration>) {
         let mut fds: Vec<PollFd<'_>> = std::iter::once(self.wake.as_fd())
-            .chain(watches.iter().map(|(fd, _)| fd.as_fd()))
+            .chain(watches.iter().map(|(_, fd, _)| fd.as_fd()))
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
@@ -113,7 +131,7 @@ impl Service {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.wake, &mut count);
         let mut ready = ready.into_iter();
-        watches.retain_mut(|(_, watch)| {
+        watches.retain_mut(|(_, _, watch)| {
             // A descriptor that was added during the poll is not in the answer.
             if !ready.next().unwrap_or(false) {
                 return true;

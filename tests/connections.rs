@@ -1,5 +1,7 @@
 //! Connections in one process: messages, cancellation, closing, many at once, any executor. On a real device.
 
+#![allow(unsafe_code, reason = "forking; each block carries its proof")]
+
 mod common;
 
 use std::pin::pin;
@@ -241,7 +243,7 @@ fn many_connections_share_a_worker_and_leave_nothing_behind() {
         let listener = listen(&worker, &address).await;
         let (uri, connector) = (listener.uri(), Connector::new(&worker));
         // What the process keeps anyway is there after the first round.
-        let mut baseline = None;
+        let mut baseline: Option<String> = None;
         for _ in 0..4 {
             let mut pairs = Vec::new();
             for _ in 0..16 {
@@ -254,15 +256,7 @@ fn many_connections_share_a_worker_and_leave_nothing_behind() {
             }
             drop(pairs);
             // Connections end in the background.
-            let begun = Instant::now();
-            let left = loop {
-                let left = resources();
-                let is_done = baseline.as_ref().map_or(left.starts_with("0 qp"), |baseline| *baseline == left);
-                if is_done || begun.elapsed() > SOON {
-                    break left;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            };
+            let left = settled(baseline.as_deref().unwrap_or("0 qp")).await;
             assert_eq!(*baseline.get_or_insert(left.clone()), left, "something was left behind");
         }
         assert!(baseline.is_some_and(|baseline| baseline.starts_with("0 qp")));
@@ -323,6 +317,90 @@ fn tasks_on_many_threads_share_a_connection() {
             soon(echo).await.expect("the echo succeeds");
         });
     }
+}
+
+/// Failing, being told, and dropping happen on several threads at once.
+#[test]
+fn connections_that_break_while_they_are_dropped_leave_nothing_behind() {
+    let Some(address) = common::device_address() else { return };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let worker = worker();
+        let listener = Arc::new(listen(&worker, &address).await);
+        let (uri, connector) = (listener.uri(), Connector::new(&worker));
+        let mut baseline = None;
+        for round in 0..40 {
+            let accepting = tokio::spawn({
+                let listener = Arc::clone(&listener);
+                async move { listener.accept().await }
+            });
+            let client = connector.connect(&uri).await.expect("connects");
+            let server = accepting.await.expect("the task ends").expect("accepts");
+            // Dropped by another task the moment it learns that the other end has gone.
+            let waiting = tokio::spawn(async move { drop(server.recv().await.map(drop)) });
+            if round % 2 == 0 {
+                client.close().await.expect("closes");
+            }
+            drop(client);
+            soon(waiting).await.expect("the task ends");
+            if round == 3 {
+                baseline = Some(settled("0 qp").await);
+            }
+        }
+        let baseline = baseline.expect("taken in the fourth round");
+        assert_eq!(settled(&baseline).await, baseline, "something was left behind");
+    });
+}
+
+/// The resources once they begin with `wanted`, or after a while.
+async fn settled(wanted: &str) -> String {
+    let begun = Instant::now();
+    loop {
+        let left = resources();
+        if left.starts_with(wanted) || begun.elapsed() > SOON {
+            return left;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Whatever a forked child drops, its parent's connection goes on.
+#[test]
+fn a_forked_child_leaves_its_parents_connection_alone() {
+    on_device(|address| async move {
+        let (client, server) = pair(&worker(), &address).await;
+        let exposed = Buffer::allocate(4096).expect("memory").expose();
+        let grant = exposed.grant(&server, 0..4096, Access::READ_WRITE).expect("grants");
+        let handle = grant.remote_buffer();
+        client.send(b"held").await.expect("sends");
+        let message = soon(server.recv()).await.expect("receives");
+        let operation = client.write(Buffer::allocate(64).expect("memory"), &handle);
+        let mine = (client.clone(), server.clone());
+        // SAFETY: the child only drops what it inherited, allocates little, and exits without unwinding.
+        match unsafe { libc::fork() } {
+            0 => {
+                drop((grant, exposed, message, operation, client, server, mine));
+                // SAFETY: ends the child at once.
+                unsafe { libc::_exit(0) }
+            }
+            child => {
+                let mut status = -1;
+                // SAFETY: waits for the child just made; `status` is writable.
+                assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+                assert_eq!(status, 0, "the child ended well");
+            }
+        }
+        soon(operation).await.expect("writes");
+        let mut buffer = Buffer::allocate(4096).expect("memory");
+        buffer.fill(9);
+        soon(client.write(buffer, &handle)).await.expect("the grant lives on");
+        drop(message);
+        for round in 0..200u32 {
+            soon(client.send(&round.to_le_bytes())).await.expect("sends");
+            assert_eq!(&*soon(server.recv()).await.expect("receives"), &round.to_le_bytes());
+        }
+    });
 }
 
 /// An executor that knows nothing of tokio.

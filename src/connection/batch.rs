@@ -6,7 +6,7 @@ use crate::{Buffer, RemoteBuffer};
 
 /// Reads and writes that reach the device in one call; made by [`Connection::batch`].
 ///
-/// They are posted by [`post`](Self::post), when the batch is dropped, when one of them is awaited, and in between if
+/// What was added happens, also if its [`Operation`] is dropped. They are posted by [`post`](Self::post), when the batch is dropped, when one of them is awaited, and in between if
 /// the queue is full or another connection of the worker posts.
 #[derive(Debug)]
 pub struct Batch<'a> {
@@ -35,6 +35,8 @@ impl<'a> Batch<'a> {
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
         let inner = &self.connection.0;
-        inner.engine.with(|core| core.flush(inner.key));
+        if inner.engine.is_ours() {
+            inner.engine.with(|core| core.flush());
+        }
     }
 }

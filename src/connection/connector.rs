@@ -28,7 +28,7 @@ impl Connector {
     /// [`NotInstalled`](crate::ErrorKind::NotInstalled), [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
     pub async fn connect(&self, address: &str) -> Result<Connection> {
         let deadline = Instant::now() + self.worker.config().connect_timeout;
-        let peer = address::resolve("connect", address)?;
+        let peer = address::resolve("connect", address, deadline).await?;
         let end = Active::resolve(peer, deadline).await?;
         let engine = self.worker.engine(end.device()).map_err(|error| error.within("connect").with_peer(peer))?;
         set_up(engine, end, Role::Connector, deadline).await.map(Connection)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::link::{Arrival, CONTROL_SENDS, Finish, Link, Outgoing};
-use super::operations::{OperationKey, Operations};
+use super::operations::{Completed, OperationKey, Operations};
 use crate::memory::{Domain, Transfer};
 use crate::protocol::FrameKind;
 use crate::transport::{ChannelKey, Completion, Failure, Operation, Queue, Request, Source};
@@ -26,8 +26,8 @@ pub(super) struct Core<Q> {
     pub(super) queue: Q,
     domain: Arc<dyn Domain>,
     links: Vec<Option<(u64, Link)>>,
-    /// Link index by channel.
-    channels: Vec<Option<u32>>,
+    /// Links by channel.
+    channels: Vec<Option<LinkKey>>,
     next_serial: u64,
     pub(super) operations: Operations,
     completions: Vec<Completion>,
@@ -40,6 +40,10 @@ pub(super) struct Core<Q> {
     pub(super) armed: bool,
     /// Links that failed and whose channels are still to be closed.
     pub(super) broken: Vec<LinkKey>,
+    /// Links whose receives came back flushed, in this poll.
+    flushed: Vec<LinkKey>,
+    /// Memory to drop when the lock is free: it can mean to deregister.
+    pub(super) garbage: Vec<Buffer>,
 }
 
 impl<Q: Queue> Core<Q> {
@@ -57,6 +61,8 @@ impl<Q: Queue> Core<Q> {
             waiting: 0,
             armed: false,
             broken: Vec::new(),
+            flushed: Vec::new(),
+            garbage: Vec::new(),
         }
     }
 
@@ -71,8 +77,9 @@ impl<Q: Queue> Core<Q> {
         self.links[index] = Some((serial, link));
         let channel = channel.0 as usize;
         self.channels.resize(self.channels.len().max(channel + 1), None);
-        self.channels[channel] = Some(index as u32);
-        LinkKey { index: index as u32, serial }
+        let key = LinkKey { index: index as u32, serial };
+        self.channels[channel] = Some(key);
+        key
     }
 
     pub(super) fn link(&mut self, key: LinkKey) -> Option<&mut Link> {
@@ -95,18 +102,17 @@ impl<Q: Queue> Core<Q> {
         let mut completions = std::mem::take(&mut self.completions);
         let polled = self.queue.poll(&mut completions);
         for completion in completions.drain(..) {
-            self.dispatch(completion);
+            if let Some(key) = self.channels.get(completion.channel.0 as usize).copied().flatten() {
+                self.dispatch_to(key, completion);
+            }
         }
         self.completions = completions;
-        polled
-    }
-
-    fn dispatch(&mut self, completion: Completion) {
-        let index = self.channels.get(completion.channel.0 as usize).copied().flatten();
-        let serial = index.and_then(|index| self.links.get(index as usize)?.as_ref().map(|(serial, _)| *serial));
-        if let (Some(index), Some(serial)) = (index, serial) {
-            self.dispatch_to(LinkKey { index, serial }, completion);
+        // After the batch, so that a request whose error says more comes first.
+        while let Some(key) = self.flushed.pop() {
+            let detail = "the device has ended it, as it does after a refused access";
+            self.fail(key, Error::new(ErrorKind::ConnectionBroken, "connection").with_detail(detail));
         }
+        polled
     }
 
     /// Handles a completion of a link, also of one whose channel is closed.
@@ -117,8 +123,13 @@ impl<Q: Queue> Core<Q> {
             match (completion.result, completion.memory) {
                 (Ok(bytes), Some(memory)) => self.arrive(key, memory.into_buffer(), bytes as usize),
                 (Err(Failure::Broken(error)), _) => self.fail(key, error),
-                // A flushed receive has nothing to tell.
-                _ => {}
+                // Of our own doing, unless the link has not ended yet.
+                (Err(Failure::Flushed), _) => {
+                    if link.ending.get().is_none() && !self.flushed.contains(&key) {
+                        self.flushed.push(key);
+                    }
+                }
+                (Ok(_), None) => {}
             }
             return;
         }
@@ -138,9 +149,13 @@ impl<Q: Queue> Core<Q> {
                     None => Error::new(ErrorKind::ConnectionBroken, "operation"),
                 }),
             };
-            if let Some(waker) = self.operations.complete(completion.token, completion.memory, result) {
-                self.waiting -= 1;
-                self.woken.push(waker);
+            match self.operations.complete(completion.token, completion.memory, result) {
+                Completed::Waited(waker) => {
+                    self.waiting -= 1;
+                    self.woken.push(waker);
+                }
+                Completed::Unwanted(buffer) => self.garbage.push(buffer),
+                Completed::Unwatched => {}
             }
         }
         match completion.result {
@@ -227,7 +242,16 @@ impl<Q: Queue> Core<Q> {
         let signaled = link.signal(false);
         let source = source(outgoing, &self.scratch);
         let request = Request { token: MESSAGE, operation: Operation::Send, source, signaled };
-        Poll::Ready(post(&mut self.queue, channel, request).inspect_err(|error| self.fail(key, error.again("send"))))
+        let posted = post(&mut self.queue, channel, request);
+        Poll::Ready(self.settled(key, posted, "send"))
+    }
+
+    /// What the device did not take is reported by the next poll, which must not wait for an event that never comes.
+    fn settled(&mut self, key: LinkKey, posted: Result<()>, operation: &'static str) -> Result<()> {
+        let Err(error) = posted else { return Ok(()) };
+        let _ = self.progress();
+        let ended = self.link(key).and_then(|link| link.ending.get().map(|ending| ending.again(operation)));
+        Err(ended.unwrap_or(error))
     }
 
     /// Posts a control frame; answers whether there was room.
@@ -246,7 +270,7 @@ impl<Q: Queue> Core<Q> {
             }
             Err(error) => Err(error),
         };
-        if let Err(error) = posted {
+        if let Err(error) = self.settled(key, posted, "connection") {
             self.fail(key, error);
         }
         true
@@ -298,22 +322,22 @@ impl<Q: Queue> Core<Q> {
             return Err((refused.error, refused.memory));
         }
         if post_now {
-            self.flush(key);
+            self.flush();
         }
         Ok(started)
     }
 
-    /// Posts what is staged. What the device does not take completes as flushed.
-    pub(super) fn flush(&mut self, key: LinkKey) {
-        if let Err(error) = self.queue.flush() {
-            self.fail(key, error);
+    /// Posts what is staged. What the device does not take is reported at once, to whom it belongs.
+    pub(super) fn flush(&mut self) {
+        if self.queue.flush().is_err() {
+            let _ = self.progress();
         }
     }
 
     /// Takes back the receive of a message that the application is done with.
     pub(super) fn give_back(&mut self, key: LinkKey, buffer: Buffer) {
         if self.link(key).is_none_or(|link| link.ending.get().is_some()) {
-            return;
+            return self.garbage.push(buffer);
         }
         self.post_receive(key, buffer);
         if self.link(key).is_some_and(Link::release) {
@@ -344,6 +368,18 @@ impl<Q: Queue> Core<Q> {
     pub(super) fn wait_to_send(&mut self, key: LinkKey, waker: &Waker) {
         if let Some(link) = find(&mut self.links, key) {
             self.waiting += usize::from(register(&mut link.senders, waker));
+        }
+    }
+
+    /// Takes back a waker whose future was dropped. It is called once more: another future of the same task may have
+    /// shared its place, and takes a new one when it is polled.
+    pub(super) fn stop_waiting(&mut self, key: LinkKey, waker: &Waker) {
+        let Some(link) = find(&mut self.links, key) else { return };
+        for wakers in [&mut link.receivers, &mut link.senders] {
+            if let Some(index) = wakers.iter().position(|known| known.will_wake(waker)) {
+                self.woken.push(wakers.swap_remove(index));
+                self.waiting -= 1;
+            }
         }
     }
 

@@ -12,8 +12,8 @@ use tokio::task::AbortHandle;
 use super::core::{Core, LinkKey};
 use super::link::Finish;
 use crate::config::{Config, Polling};
-use crate::memory::Domain;
-use crate::service::Service;
+use crate::memory::{Domain, Epoch};
+use crate::service::{Service, WatchId};
 use crate::transport::{Queue, Transport};
 use crate::{Error, ErrorKind, Result};
 
@@ -30,6 +30,7 @@ pub(super) struct Engine<T: Transport> {
     pub(super) domain: Arc<dyn Domain>,
     pub(super) service: Arc<Service>,
     pub(super) config: Config,
+    epoch: Epoch,
     core: Mutex<Core<T::Queue>>,
     reactors: Mutex<Reactors>,
     events: OwnedFd,
@@ -39,7 +40,9 @@ pub(super) struct Engine<T: Transport> {
 #[derive(Default)]
 struct Reactors {
     tasks: Vec<(Id, AbortHandle)>,
-    on_service: bool,
+    /// Runtimes without I/O, which the service thread serves.
+    without_io: Vec<Id>,
+    on_service: Option<WatchId>,
 }
 
 impl<T: Transport> Engine<T> {
@@ -51,6 +54,7 @@ impl<T: Transport> Engine<T> {
             domain: Arc::clone(&domain),
             service: Service::of_process()?,
             config: config.clone(),
+            epoch: Epoch::current(),
             events: queue.event_descriptor()?,
             core: Mutex::new(Core::new(queue, domain)),
             reactors: Mutex::default(),
@@ -104,6 +108,12 @@ impl<T: Transport> Engine<T> {
         self.service.run_job(move || drop(engine.with(|core| core.remove(key))));
     }
 
+    /// Whether this process made the engine. A forked child must leave it alone: its lock may be held for ever, its
+    /// queue pairs are the parent's.
+    pub(super) fn is_ours(&self) -> bool {
+        self.epoch.is_current()
+    }
+
     /// Calls `act` with the core, then closes what broke and wakes whom it made ready.
     pub(super) fn with<R>(self: &Arc<Self>, act: impl FnOnce(&mut Core<T::Queue>) -> R) -> R {
         let mut core = self.lock();
@@ -141,11 +151,7 @@ impl<T: Transport> Engine<T> {
                         break;
                     }
                 }
-                if !core.woken.is_empty() || !core.broken.is_empty() {
-                    self.settle(core);
-                } else {
-                    drop(core);
-                }
+                self.settle(core);
                 std::hint::spin_loop();
                 core = self.lock();
             }
@@ -209,16 +215,19 @@ impl<T: Transport> Engine<T> {
 
     /// Gives the lock back, closes what broke and calls the wakers: they are foreign code.
     fn settle(self: &Arc<Self>, mut core: MutexGuard<'_, Core<T::Queue>>) {
-        if core.woken.is_empty() && core.broken.is_empty() {
-            return;
-        }
-        let mut woken = std::mem::take(&mut core.woken);
-        let broken = std::mem::take(&mut core.broken);
-        drop(core);
-        woken.drain(..).for_each(Waker::wake);
-        for key in broken {
+        // Before the lock is free: whoever sees the failure may at once queue the job that forgets the link.
+        while let Some(key) = core.broken.pop() {
             self.close_later(key);
         }
+        let garbage = std::mem::take(&mut core.garbage);
+        if core.woken.is_empty() {
+            drop(core);
+            return drop(garbage);
+        }
+        let mut woken = std::mem::take(&mut core.woken);
+        drop(core);
+        drop(garbage);
+        woken.drain(..).for_each(Waker::wake);
         let mut core = self.lock();
         if core.woken.capacity() < woken.capacity() {
             // Their room is kept, so that waking does not allocate.
@@ -255,7 +264,7 @@ impl<T: Transport> Engine<T> {
     fn watch_events(self: &Arc<Self>) {
         let mut reactors = self.reactors.lock().unwrap_or_else(PoisonError::into_inner);
         let runtime = Handle::try_current().ok();
-        if let Some(runtime) = runtime {
+        if let Some(runtime) = runtime.filter(|runtime| !reactors.without_io.contains(&runtime.id())) {
             reactors.tasks.retain(|(_, task)| !task.is_finished());
             if reactors.tasks.iter().any(|(id, _)| *id == runtime.id()) {
                 return;
@@ -266,18 +275,31 @@ impl<T: Transport> Engine<T> {
                 reactors.tasks.push((runtime.id(), task));
                 return;
             }
+            reactors.without_io.push(runtime.id());
         }
-        if !std::mem::replace(&mut reactors.on_service, true) {
-            let engine = Arc::downgrade(self);
-            let Ok(events) = self.events.try_clone() else {
-                reactors.on_service = false;
-                return self.with(|core| core.fail_all(&descriptors_gone()));
-            };
-            self.service.watch(events, move || {
-                let Some(engine) = engine.upgrade() else { return false };
-                engine.on_event();
-                true
-            });
+        drop(reactors);
+        self.watch_on_service();
+    }
+
+    fn watch_on_service(self: &Arc<Self>) {
+        let mut reactors = self.reactors.lock().unwrap_or_else(PoisonError::into_inner);
+        if reactors.on_service.is_some() {
+            return;
+        }
+        match self.events.try_clone() {
+            Ok(events) => {
+                let engine = Arc::downgrade(self);
+                reactors.on_service = Some(self.service.watch(events, move || {
+                    let Some(engine) = engine.upgrade() else { return false };
+                    engine.on_event();
+                    true
+                }));
+            }
+            Err(error) => {
+                drop(reactors);
+                let error = Error::new(ErrorKind::ResourceExhausted, "wait").with_source(error);
+                self.with(|core| core.fail_all(&error));
+            }
         }
     }
 
@@ -291,6 +313,7 @@ impl<T: Transport> Engine<T> {
 }
 
 async fn react<T: Transport>(engine: Weak<Engine<T>>, events: AsyncFd<OwnedFd>) {
+    let _successor = Successor(Weak::clone(&engine));
     while let Ok(mut ready) = events.readable().await {
         // Before the events are read: one that comes in between makes it ready again.
         ready.clear_ready();
@@ -299,15 +322,28 @@ async fn react<T: Transport>(engine: Weak<Engine<T>>, events: AsyncFd<OwnedFd>) 
     }
 }
 
-impl<T: Transport> Drop for Engine<T> {
+/// When a runtime goes away, those who wait outside of it must still be woken: the service thread takes over.
+struct Successor<T: Transport>(Weak<Engine<T>>);
+
+impl<T: Transport> Drop for Successor<T> {
     fn drop(&mut self) {
-        let reactors = self.reactors.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (_, task) in &reactors.tasks {
-            task.abort();
+        if let Some(engine) = self.0.upgrade().filter(|engine| engine.is_ours()) {
+            engine.watch_on_service();
         }
     }
 }
 
-fn descriptors_gone() -> Error {
-    Error::new(ErrorKind::ResourceExhausted, "wait").with_detail("no descriptor left to wait with")
+impl<T: Transport> Drop for Engine<T> {
+    fn drop(&mut self) {
+        if !self.epoch.is_current() {
+            return;
+        }
+        let reactors = self.reactors.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watch) = reactors.on_service {
+            self.service.unwatch(watch);
+        }
+        for (_, task) in &reactors.tasks {
+            task.abort();
+        }
+    }
 }

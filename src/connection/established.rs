@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::core::LinkKey;
@@ -13,14 +13,17 @@ use super::{Active, Batch, Message};
 use crate::transport::{Capabilities, Transport};
 use crate::{Buffer, Error, ErrorKind, RemoteBuffer, Result};
 
+/// How long `close` waits until all that was sent has arrived.
+const CLOSE: Duration = Duration::from_secs(10);
 /// How long a dropped connection is looked after until all that was sent has arrived.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A connection to a peer: messages both ways, and access to the memory that the peer has granted.
 ///
 /// It can be cloned and used from many tasks; requests are carried out in the order in which they are
-/// posted. When the last clone is dropped, what was sent is still delivered (for up to 2 s) before the
-/// peer is told; [`close`](Self::close) waits for that.
+/// posted. When the last clone is dropped, and every [`Message`] and [`Operation`] of it, what was sent is still delivered in
+/// the background (for up to 2 s) before the peer is told. A program that is about to end must
+/// [`close`](Self::close), which waits for that: nothing runs in the background after `main`.
 #[derive(Clone)]
 pub struct Connection(pub(super) Arc<Inner<Active>>);
 
@@ -46,11 +49,12 @@ impl Connection {
     /// connection. A message that was sent may be lost if the connection breaks.
     pub async fn send(&self, payload: &[u8]) -> Result<()> {
         let inner = &self.0;
+        let mut waiting = Waiting::new(inner);
         let sent = std::future::poll_fn(|context| {
             inner.engine.drive(context, |core, waker| {
                 let sent = core.send(inner.key, payload);
                 if let (Poll::Pending, Some(waker)) = (&sent, waker) {
-                    core.wait_to_send(inner.key, waker);
+                    core.wait_to_send(inner.key, waiting.with(waker));
                 }
                 sent
             })
@@ -65,6 +69,7 @@ impl Connection {
     /// whatever else ended the connection, likewise after the messages that came before.
     pub async fn recv(&self) -> Result<Message> {
         let inner = &self.0;
+        let mut waiting = Waiting::new(inner);
         let received = std::future::poll_fn(|context| {
             inner.engine.drive(context, |core, waker| {
                 let Some(link) = core.link(inner.key) else {
@@ -73,7 +78,7 @@ impl Connection {
                 match (link.receive(), waker) {
                     (Some(received), _) => Poll::Ready(received),
                     (None, Some(waker)) => {
-                        core.wait_to_receive(inner.key, waker);
+                        core.wait_to_receive(inner.key, waiting.with(waker));
                         Poll::Pending
                     }
                     (None, None) => Poll::Pending,
@@ -110,27 +115,44 @@ impl Connection {
         Batch::new(self)
     }
 
-    /// Closes the connection for all clones, after all that was sent has reached the peer's device.
+    /// Closes the connection for all clones, after all that was sent has reached the peer's device; waits 10 s for that.
     ///
     /// # Errors
-    /// Whatever ended the connection before; what was sent may then be lost.
+    /// Whatever ended the connection before, the peer's closing first included, and
+    /// [`TimedOut`](ErrorKind::TimedOut): what was sent may then be lost.
     pub async fn close(&self) -> Result<()> {
         let inner = &self.0;
+        let deadline = Instant::now() + CLOSE;
+        let mut waiting = Waiting::new(inner);
+        let mut timer_is_set = false;
         std::future::poll_fn(|context| {
+            if !std::mem::replace(&mut timer_is_set, true) {
+                let waker = context.waker().clone();
+                inner.engine.service.run_at(deadline, move || waker.wake());
+            }
             inner.engine.drive(context, |core, waker| match core.finish(inner.key) {
                 Finish::Done => Poll::Ready(()),
+                Finish::Open | Finish::Sent if Instant::now() >= deadline => Poll::Ready(()),
                 Finish::Open | Finish::Sent => {
                     if let Some(waker) = waker {
-                        core.wait_to_send(inner.key, waker);
+                        core.wait_to_send(inner.key, waiting.with(waker));
                     }
                     Poll::Pending
                 }
             })
         })
         .await;
-        let ended =
-            inner.ending.get().filter(|error| !matches!(error.kind(), ErrorKind::Closed | ErrorKind::PeerClosed));
-        let result = ended.map_or(Ok(()), |error| Err(inner.refine(error.again("close"))));
+        let has_arrived =
+            inner.engine.with(|core| core.link(inner.key).is_some_and(|link| link.finish == Finish::Done));
+        let result = match inner.ending.get() {
+            _ if has_arrived => Ok(()),
+            Some(error) if error.kind() == ErrorKind::Closed => Ok(()),
+            Some(error) => Err(inner.refine(error.again("close"))),
+            None => {
+                let detail = "the peer's device has not taken all that was sent";
+                Err(inner.refine(Error::new(ErrorKind::TimedOut, "close").with_detail(detail)))
+            }
+        };
         inner.engine.with(|core| core.fail(inner.key, Error::new(ErrorKind::Closed, "connection")));
         result
     }
@@ -156,6 +178,34 @@ impl Connection {
     }
 }
 
+/// A future's place among those who wait; given up when the future is dropped.
+struct Waiting<'a, T: Transport> {
+    inner: &'a Arc<Inner<T>>,
+    waker: Option<Waker>,
+}
+
+impl<'a, T: Transport> Waiting<'a, T> {
+    fn new(inner: &'a Arc<Inner<T>>) -> Self {
+        Self { inner, waker: None }
+    }
+
+    /// Remembers the waker that is about to be registered.
+    fn with<'w>(&mut self, waker: &'w Waker) -> &'w Waker {
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
+        waker
+    }
+}
+
+impl<T: Transport> Drop for Waiting<'_, T> {
+    fn drop(&mut self) {
+        if let Some(waker) = self.waker.take().filter(|_| self.inner.engine.is_ours()) {
+            self.inner.engine.with(|core| core.stop_waiting(self.inner.key, &waker));
+        }
+    }
+}
+
 impl<T: Transport> Inner<T> {
     pub(super) fn new(
         engine: Arc<Engine<T>>,
@@ -178,6 +228,10 @@ impl<T: Transport> Inner<T> {
 impl<T: Transport> Drop for Inner<T> {
     fn drop(&mut self) {
         if let Some(control) = self.control.take() {
+            if !self.engine.is_ours() {
+                // A forked child: the connection is its parent's.
+                return std::mem::forget(control);
+            }
             let engine = Arc::clone(&self.engine);
             engine.linger(self.key, control, Instant::now() + LINGER);
         }

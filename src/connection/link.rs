@@ -202,6 +202,8 @@ impl Link {
             return Err("a frame after the last one");
         }
         match frame.kind {
+            // It would cost the peer nothing and us a receive each time.
+            FrameKind::Credit if frame.credits == 0 => Err("a credit frame without credits"),
             FrameKind::Credit => Ok(Arrival::Recycle(buffer)),
             FrameKind::Finish => {
                 self.peer_finished = true;

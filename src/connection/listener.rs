@@ -43,7 +43,8 @@ impl Listener {
     /// [`NoDevice`](crate::ErrorKind::NoDevice) if no RDMA device has the address,
     /// [`NotInstalled`](crate::ErrorKind::NotInstalled), [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
     pub async fn bind(worker: &Worker, address: &str) -> Result<Self> {
-        let bound = address::resolve("listen", address)?;
+        let deadline = Instant::now() + worker.config().connect_timeout;
+        let bound = address::resolve("listen", address, deadline).await?;
         let requests = Arc::new(Active::listen(bound, worker.config().backlog)?);
         Ok(Self { worker: worker.clone(), requests, state: Mutex::default() })
     }
@@ -53,7 +54,8 @@ impl Listener {
         self.requests.local_address()
     }
 
-    /// The address as a URI, for [`Connector::connect`](super::Connector::connect).
+    /// The address as a URI, for [`Connector::connect`](super::Connector::connect). If the listener is bound to all
+    /// addresses, a peer needs one of them in its place.
     pub fn uri(&self) -> String {
         format!("rdma://{}", self.local_address())
     }
@@ -70,7 +72,12 @@ impl Listener {
     }
 
     fn poll_accept(&self, state: &mut State, context: &mut Context<'_>) -> Poll<Result<Connection>> {
-        loop {
+        // Bounded, so that a flood of requests cannot keep set-ups from going on.
+        for turn in 0..=usize::from(self.worker.config().backlog) {
+            if turn == usize::from(self.worker.config().backlog) {
+                context.waker().wake_by_ref();
+                break;
+            }
             let requests = Arc::clone(&self.requests);
             let next = state.next.get_or_insert_with(|| Box::pin(async move { requests.next().await }));
             let Poll::Ready(request) = next.as_mut().poll(context) else { break };

@@ -47,7 +47,7 @@ impl fmt::Debug for Message {
 
 impl Drop for Message {
     fn drop(&mut self) {
-        if let Some(buffer) = self.buffer.take() {
+        if let Some(buffer) = self.buffer.take().filter(|_| self.inner.engine.is_ours()) {
             self.inner.engine.with(|core| core.give_back(self.inner.key, buffer));
         }
     }

@@ -13,8 +13,8 @@ use crate::{Access, Buffer, Error, ErrorKind, Failed, RemoteBuffer, transport};
 
 /// A read or write on its way. It is a future of the buffer.
 ///
-/// It was posted when it was made, or will be when polled if the queue was full. Dropping it cancels what is not yet
-/// posted; what is posted goes on, and its buffer is freed when it completes.
+/// It was posted, or added to its batch, when it was made. If the queue was full it will be when it is polled, and only
+/// then does dropping it cancel it; otherwise it goes on, and its buffer is freed when it completes.
 #[must_use = "dropping an operation detaches it: nobody learns how it ends"]
 pub struct Operation {
     inner: Arc<Inner<Active>>,
@@ -51,7 +51,7 @@ impl Operation {
                     Ok(key) => State::Posted(key),
                     Err((None, Some(memory))) => {
                         // What is staged is posted, so that there will be room.
-                        core.flush(inner.key);
+                        core.flush();
                         State::Waiting(memory, operation)
                     }
                     Err((error, memory)) => State::Refused(failure(error, memory)),
@@ -80,7 +80,7 @@ impl Future for Operation {
             match state {
                 State::Posted(key) => {
                     // A batch that was not posted yet would never complete.
-                    core.flush(inner.key);
+                    core.flush();
                     let (outcome, is_new) = core.operations.poll(*key, waker);
                     core.waiting += usize::from(is_new);
                     outcome
@@ -113,7 +113,9 @@ impl Future for Operation {
 
 impl Drop for Operation {
     fn drop(&mut self) {
-        if let State::Posted(key) = self.state {
+        if let State::Posted(key) = self.state
+            && self.inner.engine.is_ours()
+        {
             self.inner.engine.with(|core| core.waiting -= usize::from(core.operations.detach(key)));
         }
     }

@@ -32,6 +32,15 @@ enum State {
     Done(Outcome),
 }
 
+/// What is left to do after a completion.
+pub(super) enum Completed {
+    /// Nobody wants the buffer: its future was dropped.
+    Unwanted(Buffer),
+    /// Nobody waits yet.
+    Unwatched,
+    Waited(Waker),
+}
+
 impl OperationKey {
     pub(super) fn token(self) -> u64 {
         self.0
@@ -61,29 +70,37 @@ impl Operations {
         }
     }
 
-    /// The completion of `token` has come. Answers who waited for it; a detached one's buffer is dropped.
+    /// The completion of `token` has come.
     pub(super) fn complete(
         &mut self,
         token: u64,
         memory: Option<Transfer>,
         result: std::result::Result<(), Error>,
-    ) -> Option<Waker> {
+    ) -> Completed {
         let key = OperationKey(token);
-        let state = &mut self.get(key)?.state;
-        let waker = match state {
+        let buffer = memory.map(Transfer::into_buffer);
+        let unwanted = |buffer: Option<Buffer>| buffer.map_or(Completed::Unwatched, Completed::Unwanted);
+        let Some(slot) = self.get(key) else { return unwanted(buffer) };
+        let waker = match &mut slot.state {
             State::Waited(waker) => waker.take(),
             State::Detached => {
                 self.release(key);
-                return None;
+                return unwanted(buffer);
             }
-            State::Free | State::Done(_) => return None,
+            State::Free | State::Done(_) => return unwanted(buffer),
         };
-        let buffer = memory?.into_buffer();
-        *state = State::Done(match result {
-            Ok(()) => Ok(buffer),
-            Err(error) => Err(Failed { error, buffer }),
-        });
-        waker
+        // Without memory, because the device did not let go of it, an empty buffer goes back with the error.
+        let outcome = match (result, buffer) {
+            (Ok(()), Some(buffer)) => Ok(buffer),
+            (Err(error), Some(buffer)) => Err(Failed { error, buffer }),
+            (result, None) => match (Buffer::allocate(0), result) {
+                (Ok(buffer), Err(error)) => Err(Failed { error, buffer }),
+                (Ok(buffer), Ok(())) => Ok(buffer),
+                (Err(_), _) => return Completed::Unwatched,
+            },
+        };
+        slot.state = State::Done(outcome);
+        waker.map_or(Completed::Unwatched, Completed::Waited)
     }
 
     /// The outcome, once. Remembers `waker` if it is not there yet, and tells `true` if that is a new waiter.
@@ -148,7 +165,7 @@ mod tests {
         let new = operations.insert();
         assert_eq!(old.index(), new.index());
         assert_ne!(old, new);
-        assert!(operations.complete(old.token(), None, Ok(())).is_none());
+        assert!(matches!(operations.complete(old.token(), None, Ok(())), Completed::Unwatched));
         assert!(!operations.detach(old));
         assert!(operations.poll(new, None).0.is_pending());
     }
@@ -160,7 +177,7 @@ mod tests {
         let (pending, is_new) = operations.poll(key, Some(Waker::noop()));
         assert!(pending.is_pending() && is_new);
         assert!(operations.detach(key));
-        assert!(operations.complete(key.token(), None, Ok(())).is_none());
+        assert!(matches!(operations.complete(key.token(), None, Ok(())), Completed::Unwatched));
         assert_eq!(operations.free.len(), 1);
     }
 }

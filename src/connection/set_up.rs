@@ -39,6 +39,18 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
     let peer = end.peer().to_owned();
     let refine = |error: Error| error.within(operation).with_peer(&peer).with_device(&engine.device);
 
+    let mut introduction = None;
+    if role == Role::Listener {
+        // It has come with the request; a stranger costs us nothing.
+        let theirs = end.negotiate(&[], deadline).await?;
+        match parse(&theirs, operation) {
+            Ok(theirs) => introduction = Some(theirs),
+            Err(error) => {
+                end.refuse(&Refusal::Incompatible.to_bytes());
+                return Err(refine(error));
+            }
+        }
+    }
     let key = match open(&engine, &mut end, ours, &ending) {
         Ok(key) => key,
         Err(error) => {
@@ -47,13 +59,9 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
         }
     };
     let abandon = Abandon { engine: Arc::clone(&engine), key, armed: true };
-    let introduction = end.negotiate(&ours.to_bytes(), deadline).await?;
-    let theirs = match Handshake::parse(&introduction) {
-        Ok(theirs) => theirs,
-        Err(reason) => {
-            end.refuse(&Refusal::Incompatible.to_bytes());
-            return Err(refine(Error::new(ErrorKind::Protocol, operation).with_detail(reason)));
-        }
+    let theirs = match introduction {
+        Some(theirs) => theirs,
+        None => parse(&end.negotiate(&ours.to_bytes(), deadline).await?, operation).map_err(refine)?,
     };
     let activated = engine.with(|core| {
         let channel = core.link(key).and_then(|link| link.channel);
@@ -67,6 +75,8 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
     let capabilities = match activated {
         Ok(capabilities) => capabilities,
         Err(error) => {
+            // The queue pair goes before the identifier.
+            drop(abandon);
             end.refuse(&Refusal::Busy.to_bytes());
             return Err(refine(error));
         }
@@ -91,6 +101,10 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
     abandon.disarm();
     tracing::debug!(peer, device = engine.device, session, "connected");
     Ok(Arc::new(Inner::new(engine, key, ending, control, session, peer, capabilities)))
+}
+
+fn parse(introduction: &[u8], operation: &'static str) -> Result<Handshake> {
+    Handshake::parse(introduction).map_err(|reason| Error::new(ErrorKind::Protocol, operation).with_detail(reason))
 }
 
 fn open<T: Transport, S: SetUp<T>>(

@@ -35,7 +35,7 @@ impl Worker {
     /// The engine of `device`, opened if there is none.
     pub(super) fn engine(&self, device: &str) -> Result<Arc<Engine<Active>>> {
         let mut engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(engine) = engines.iter().find(|engine| engine.device == device) {
+        if let Some(engine) = engines.iter().find(|engine| engine.device == device && engine.is_ours()) {
             return Ok(Arc::clone(engine));
         }
         let engine = Engine::open(device, &self.config)?;

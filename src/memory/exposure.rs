@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::{Access, Buffer, Domain, RegionAccess, Registration, RemoteBuffer};
 use crate::{Error, ErrorKind, Result};
@@ -16,11 +16,13 @@ pub struct ExposedBuffer {
     // Some until `into_buffer` or `drop` takes it; never dropped while a grant may be live.
     buffer: Option<Buffer>,
     grants: Mutex<Vec<Arc<GrantState>>>,
+    /// Our own threads take turns: words and bytes of one place must not be accessed at once within a process.
+    turns: RwLock<()>,
 }
 
 impl ExposedBuffer {
     pub(super) fn new(buffer: Buffer) -> Self {
-        Self { buffer: Some(buffer), grants: Mutex::default() }
+        Self { buffer: Some(buffer), grants: Mutex::default(), turns: RwLock::default() }
     }
 
     /// Length in bytes.
@@ -39,6 +41,7 @@ impl ExposedBuffer {
     /// If the range leaves the buffer.
     pub fn read_at(&self, offset: usize, destination: &mut [u8]) {
         self.check(offset, destination.len());
+        let _turn = self.turns.read().unwrap_or_else(PoisonError::into_inner);
         self.buffer().slab().mapping().load(self.buffer().start() + offset, destination);
     }
 
@@ -48,6 +51,7 @@ impl ExposedBuffer {
     /// If the range leaves the buffer.
     pub fn write_at(&self, offset: usize, source: &[u8]) {
         self.check(offset, source.len());
+        let _turn = self.turns.write().unwrap_or_else(PoisonError::into_inner);
         self.buffer().slab().mapping().store(self.buffer().start() + offset, source);
     }
 

@@ -7,6 +7,7 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use super::Epoch;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
@@ -17,6 +18,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     length: usize,
+    epoch: Epoch,
 }
 
 // SAFETY: the mapping is plain memory; every access is through `Buffer`'s exclusive ranges or atomics.
@@ -39,7 +41,7 @@ impl Mapping {
         // SAFETY: the kernel chooses an address that nothing else uses.
         let base = unsafe { mmap(std::ptr::null_mut(), length, protection, flags, &file, 0) }?;
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mapping = Self { base, length };
+        let mapping = Self { base, length, epoch: Epoch::current() };
         // SAFETY: the range was just mapped; the advice does not change this process' view of it.
         unsafe { madvise(base.as_ptr().cast(), length, Advice::LinuxDontFork) }?;
         Ok(mapping)
@@ -143,7 +145,10 @@ impl fmt::Debug for Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // In a forked child the range is not mapped (MADV_DONTFORK), and munmap of nothing succeeds.
+        if !self.epoch.is_current() {
+            // A forked child did not inherit the range (MADV_DONTFORK): something else may be mapped there.
+            return;
+        }
         // SAFETY: the last owner goes; buffers and registrations hold an `Arc` of the mapping.
         if let Err(error) = unsafe { munmap(self.base.as_ptr().cast(), self.length) } {
             tracing::error!(%error, "a mapping could not be removed and is leaked");

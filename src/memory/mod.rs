@@ -2,6 +2,7 @@
 
 mod buffer;
 mod domain;
+mod epoch;
 mod exposure;
 mod mapping;
 mod remote_buffer;
@@ -10,6 +11,7 @@ mod slab;
 pub use buffer::Buffer;
 pub(crate) use buffer::Transfer;
 pub(crate) use domain::{Domain, RegionAccess, Registration};
+pub(crate) use epoch::Epoch;
 pub use exposure::{ExposedBuffer, Grant};
 pub(crate) use mapping::Mapping;
 pub use remote_buffer::{Access, RemoteBuffer};

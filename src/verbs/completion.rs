@@ -47,6 +47,8 @@ pub enum CompletionStatus {
     LocalLength,
     /// The request itself is malformed.
     LocalQueuePairOperation,
+    /// The device did not take the request; its errno is in `vendor_error`.
+    NotPosted,
     /// The peer's key, range or right does not allow the access.
     RemoteAccess,
     /// The peer's device found the request malformed.
@@ -88,6 +90,7 @@ impl CompletionStatus {
             Self::LocalLength => "local length error: the message is longer than the buffer posted for it",
             Self::LocalProtection => "local protection error: the local region does not cover the buffer",
             Self::LocalQueuePairOperation => "local queue pair operation error: the request is malformed",
+            Self::NotPosted => "not posted: the device did not take the request",
             Self::ReceiverNotReady => "receiver not ready: the peer posted no receive in time",
             Self::RemoteAccess => {
                 "remote access error: the peer's key is wrong or revoked, the range is outside, or the right is missing"

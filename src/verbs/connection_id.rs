@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rdma_sys as ffi;
@@ -28,6 +28,8 @@ static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 pub struct ConnectionId {
     raw: NonNull<ffi::rdma_cm_id>,
     key: u64,
+    /// Address and device after `bind`; read at once, since events change the C structure later.
+    bound: OnceLock<(Option<SocketAddr>, Option<String>)>,
     creator: Creator,
     channel: Arc<EventChannel>,
 }
@@ -62,7 +64,7 @@ impl ConnectionId {
         let answer = unsafe { ffi::rdma_create_id(channel.raw(), &mut raw, key as *mut _, space) };
         Error::check("rdma_create_id", answer)?;
         let raw = NonNull::new(raw).ok_or_else(|| Error::last("rdma_create_id"))?;
-        Ok(Self { raw, key, creator: Creator::here(), channel: Arc::clone(channel) })
+        Ok(Self { raw, key, bound: OnceLock::new(), creator: Creator::here(), channel: Arc::clone(channel) })
     }
 
     /// Takes over the identifier of a connect request.
@@ -75,7 +77,7 @@ impl ConnectionId {
         unsafe { (*raw).context = key as *mut _ };
         // SAFETY: librdmacm reports no request without an identifier.
         let raw = unsafe { NonNull::new_unchecked(raw) };
-        Self { raw, key, creator: Creator::here(), channel: Arc::clone(channel) }
+        Self { raw, key, bound: OnceLock::new(), creator: Creator::here(), channel: Arc::clone(channel) }
     }
 
     /// A number that no other identifier of this process ever has; events carry it.
@@ -95,23 +97,27 @@ impl ConnectionId {
     pub fn bind(&self, address: SocketAddr) -> Result<()> {
         let mut address = RawAddress::new(address);
         // SAFETY: the identifier exists and the address is valid for the call.
-        Error::check("rdma_bind_addr", unsafe { ffi::rdma_bind_addr(self.raw(), address.as_mut_ptr()) })
+        Error::check("rdma_bind_addr", unsafe { ffi::rdma_bind_addr(self.raw(), address.as_mut_ptr()) })?;
+        // SAFETY: the identifier exists, and has nothing under way whose event could change it.
+        let local = unsafe { &raw const (*self.raw()).route.addr.src_addr_union.src_addr };
+        // SAFETY: the storage is as large as any address.
+        let local = unsafe { sockaddr::parse(local) };
+        // SAFETY: as for the address.
+        let context = unsafe { (*self.raw()).verbs };
+        // SAFETY: librdmacm keeps the contexts of its identifiers open.
+        let device = (!context.is_null()).then(|| unsafe { super::device::context_name(context) });
+        let _ = self.bound.set((local, device));
+        Ok(())
     }
 
     /// The local address after [`bind`](Self::bind).
     pub fn local_address(&self) -> Option<SocketAddr> {
-        // SAFETY: the identifier exists; a bound one is changed by nobody.
-        let address = unsafe { &raw const (*self.raw()).route.addr.src_addr_union.src_addr };
-        // SAFETY: the storage is as large as any address.
-        unsafe { sockaddr::parse(address) }
+        self.bound.get()?.0
     }
 
     /// The name of the device after [`bind`](Self::bind) to an address of one; `None` after binding to all addresses.
-    pub fn device(&self) -> Option<String> {
-        // SAFETY: the identifier exists; a bound one is changed by nobody.
-        let context = unsafe { (*self.raw()).verbs };
-        // SAFETY: librdmacm keeps the contexts of its identifiers open.
-        (!context.is_null()).then(|| unsafe { super::device::context_name(context) })
+    pub fn device(&self) -> Option<&str> {
+        self.bound.get()?.1.as_deref()
     }
 
     /// Starts to find the device and hardware address for `peer`; ends with an event.

@@ -111,6 +111,10 @@ impl MemoryRegion {
 
     fn end(&mut self) -> Result<()> {
         self.registered = false;
+        if !self.creator.may_destroy("memory region") {
+            // The region is the parent's. The range is not mapped in this child (MADV_DONTFORK).
+            return Ok(());
+        }
         // SAFETY: the region is deregistered once; its domain and memory are still held.
         let answer = unsafe { ffi::ibv_dereg_mr(self.raw.as_ptr()) };
         Error::check("ibv_dereg_mr", answer).inspect_err(|error| {
@@ -153,7 +157,7 @@ impl fmt::Debug for MemoryRegion {
 
 impl Drop for MemoryRegion {
     fn drop(&mut self) {
-        if self.registered && self.creator.may_destroy("memory region") {
+        if self.registered {
             let _ = self.end();
         }
     }

@@ -32,8 +32,8 @@ pub struct OwningQueue<B> {
     entries: Vec<Entry<B>>,
     free: Vec<u32>,
     staging: Staging,
-    /// Entries that the device did not take, to be reported by the next poll.
-    unposted: Vec<u32>,
+    /// Entries that the device did not take, and its errno, to be reported by the next poll.
+    unposted: Vec<(u32, i32)>,
     batch: CompletionBatch,
     /// Completions that all queue pairs together can have outstanding.
     reserved: u32,
@@ -202,9 +202,8 @@ impl<B: InFlight> OwningQueue<B> {
     /// Answers the memory if the queue is full, the inline data too long, or the queue pair gone.
     pub fn stage(&mut self, key: QueuePairKey, request: SendRequest<'_, B>) -> std::result::Result<(), Refused<B>> {
         if self.staging.pair != key.0 {
-            if let Err(error) = self.flush() {
-                return Err(Refused::new(Some(error), request.local));
-            }
+            // What fails there is reported there, by the next poll.
+            let _ = self.flush();
             self.staging.pair = key.0;
         }
         let Some(sizes) = self.queue_pair(key).map(QueuePair::capabilities) else {
@@ -238,7 +237,8 @@ impl<B: InFlight> OwningQueue<B> {
     /// Posts what is staged, in one `ibv_post_send`.
     ///
     /// # Errors
-    /// The device's error. Requests that it did not take are reported by [`poll`](Self::poll) as flushed.
+    /// The device's error. [`poll`](Self::poll) reports the requests that it did not take, as
+    /// [`NotPosted`](CompletionStatus::NotPosted), so the error need not be kept.
     pub fn flush(&mut self) -> Result<()> {
         let staging = &mut self.staging;
         let count = staging.requests.len();
@@ -270,7 +270,8 @@ impl<B: InFlight> OwningQueue<B> {
             Err((error, bad)) => (position(&staging.requests, bad), Err(error)),
         };
         pair.sends.extend(staging.entries.drain(..posted));
-        self.unposted.append(&mut staging.entries);
+        let errno = result.as_ref().err().and_then(Error::errno).unwrap_or(libc::EIO);
+        self.unposted.extend(staging.entries.drain(..).map(|index| (index, errno)));
         staging.clear();
         result
     }
@@ -313,8 +314,9 @@ impl<B: InFlight> OwningQueue<B> {
     /// # Errors
     /// Fails if the queue was overrun or the device is gone.
     pub fn poll(&mut self, done: &mut Vec<Completed<B>>) -> Result<usize> {
-        while let Some(index) = self.unposted.pop() {
-            done.push(self.flushed(index));
+        for (index, errno) in std::mem::take(&mut self.unposted) {
+            let status = CompletionStatus::NotPosted;
+            done.push(self.failed(index, CompletionError { status, vendor_error: errno.unsigned_abs() }));
         }
         let mut batch = std::mem::take(&mut self.batch);
         let polled = self.completions.poll(&mut batch);
@@ -342,18 +344,19 @@ impl<B: InFlight> OwningQueue<B> {
             self.staging.clear();
         }
         let unposted = std::mem::take(&mut self.unposted);
-        let (gone, kept) = unposted.into_iter().partition::<Vec<_>, _>(|&i| self.entries[i as usize].pair == key.0);
+        let (gone, kept) =
+            unposted.into_iter().partition::<Vec<_>, _>(|&(i, _)| self.entries[i as usize].pair == key.0);
         self.unposted = kept;
-        outstanding.extend(gone);
-        let flushed = outstanding.into_iter().map(|index| self.flushed(index)).collect();
+        outstanding.extend(gone.into_iter().map(|(index, _)| index));
+        let flushed = outstanding.into_iter().map(|index| self.failed(index, FLUSHED)).collect();
         Some(Detached { queue_pair: pair.queue_pair, flushed })
     }
 
-    fn flushed(&mut self, index: u32) -> Completed<B> {
+    fn failed(&mut self, index: u32, error: CompletionError) -> Completed<B> {
         let entry = &self.entries[index as usize];
         let (pair, is_receive) = (entry.pair, entry.is_receive);
         let (token, memory) = self.leave(index);
-        Completed { token, queue_pair: QueuePairKey(pair), is_receive, result: Err(FLUSHED), memory }
+        Completed { token, queue_pair: QueuePairKey(pair), is_receive, result: Err(error), memory }
     }
 }
 
@@ -433,9 +436,13 @@ pub struct Detached<B> {
 
 impl<B> Detached<B> {
     /// Destroys the queue pair, after which the device has let go of the memory, and answers all that was
-    /// outstanding, as flushed.
-    pub fn destroy(self) -> Vec<Completed<B>> {
-        drop(self.queue_pair);
+    /// outstanding, as flushed. If it cannot be destroyed, the memory is set aside for ever and not in the answer.
+    pub fn destroy(mut self) -> Vec<Completed<B>> {
+        if self.queue_pair.destroy().is_err() {
+            for completed in &mut self.flushed {
+                std::mem::forget(completed.memory.take());
+            }
+        }
         self.flushed
     }
 }

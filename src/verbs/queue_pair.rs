@@ -27,6 +27,7 @@ pub struct QueuePairCapabilities {
 pub struct QueuePair {
     raw: NonNull<ffi::ibv_qp>,
     capabilities: QueuePairCapabilities,
+    destroyed: bool,
     creator: Creator,
     // Dropped after `Drop::drop` has destroyed the queue pair.
     completions: Arc<CompletionQueue>,
@@ -89,6 +90,7 @@ impl QueuePair {
                 segments: given.max_send_sge.min(given.max_recv_sge),
                 sends: given.max_send_wr,
             },
+            destroyed: false,
             creator: Creator::here(),
             completions: Arc::clone(completions),
             domain: Arc::clone(domain),
@@ -197,6 +199,21 @@ impl QueuePair {
         Error::check("ibv_post_recv", answer)
     }
 
+    /// Destroys the queue pair; only if that works has the device let go of what is in flight. A failure is logged.
+    pub(super) fn destroy(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.destroyed, true) || !self.creator.may_destroy("queue pair") {
+            return Ok(());
+        }
+        // SAFETY: destroyed once; its parents are still held.
+        let answer = unsafe { ffi::ibv_destroy_qp(self.raw()) };
+        fork::destroyed("ibv_destroy_qp", answer);
+        Error::check("ibv_destroy_qp", answer)
+    }
+
     pub(super) fn modify(&self, attributes: &mut ffi::ibv_qp_attr, mask: ffi::ibv_qp_attr_mask) -> Result<()> {
         // SAFETY: the queue pair exists and the structure is valid for the call.
         let answer = unsafe { ffi::ibv_modify_qp(self.raw(), attributes, mask.0 as i32) };
@@ -216,9 +233,7 @@ impl fmt::Debug for QueuePair {
 
 impl Drop for QueuePair {
     fn drop(&mut self) {
-        if self.creator.may_destroy("queue pair") {
-            // SAFETY: destroyed once; its parents are still held.
-            fork::destroyed("ibv_destroy_qp", unsafe { ffi::ibv_destroy_qp(self.raw()) });
-        }
+        // An error has been logged.
+        let _ = self.end();
     }
 }

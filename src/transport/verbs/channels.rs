@@ -95,9 +95,10 @@ impl Queue for Channels {
 
     #[inline]
     fn poll(&mut self, done: &mut Vec<Completion>) -> Result<bool> {
-        let polled = self.queue.poll(&mut self.completed).map_err(|error| wrap("poll", error))?;
+        let polled = self.queue.poll(&mut self.completed);
+        // Also when the poll failed: what was not posted is among them.
         done.extend(self.completed.drain(..).map(completion));
-        Ok(polled > 0)
+        polled.map(|polled| polled > 0).map_err(|error| wrap("poll", error))
     }
 
     fn request_notification(&mut self) -> Result<()> {

@@ -9,13 +9,15 @@ use super::wrap;
 use crate::memory::{Domain, Mapping, RegionAccess, Registration};
 use crate::service::Service;
 use crate::verbs::{Access, Context, MemoryRegion, ProtectionDomain, Registrable};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// One protection domain per device and process, so that a buffer is registered once for all workers. A key
 /// is good for every connection in it: isolation is per domain, until grants are windows.
 #[derive(Debug)]
 pub(super) struct VerbsDomain {
     id: u64,
+    /// Itself: a registration keeps its domain, so that a buffer that lives on is not registered again elsewhere.
+    this: Weak<VerbsDomain>,
     domain: Arc<ProtectionDomain>,
 }
 
@@ -38,7 +40,8 @@ impl VerbsDomain {
         let context = Context::open(name).map_err(failed)?;
         let domain = ProtectionDomain::allocate(&context).map_err(failed)?;
         watch_events(&context)?;
-        let domain = Arc::new(Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), domain });
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let domain = Arc::new_cyclic(|this| Self { id, this: Weak::clone(this), domain });
         domains.insert(key, Arc::downgrade(&domain));
         Ok(domain)
     }
@@ -75,9 +78,10 @@ impl Domain for VerbsDomain {
         let memory = Arc::clone(memory) as Arc<dyn Registrable>;
         let region = MemoryRegion::register(&self.domain, memory, range, flags).map_err(|error| {
             let error = wrap("register memory", error).with_device(self.device());
-            if error.kind() == crate::ErrorKind::MemoryLimit { error.with_detail(limits(length)) } else { error }
+            if error.kind() == ErrorKind::MemoryLimit { error.with_detail(limits(length)) } else { error }
         })?;
-        Ok(Box::new(Region { region, device: self.device().to_owned() }))
+        let domain = self.this.upgrade().ok_or_else(|| Error::new(ErrorKind::NoDevice, "register memory"))?;
+        Ok(Box::new(Region { region, domain }))
     }
 }
 
@@ -94,7 +98,7 @@ fn limits(length: usize) -> String {
 
 struct Region {
     region: MemoryRegion,
-    device: String,
+    domain: Arc<VerbsDomain>,
 }
 
 impl Registration for Region {
@@ -107,8 +111,8 @@ impl Registration for Region {
     }
 
     fn revoke(self: Box<Self>) -> Result<()> {
-        let Self { region, device } = *self;
-        region.deregister().map_err(|error| -> Error { wrap("revoke", error).with_device(device) })
+        let Self { region, domain } = *self;
+        region.deregister().map_err(|error| wrap("revoke", error).with_device(domain.device()))
     }
 }
 
@@ -118,7 +122,7 @@ fn watch_events(context: &Arc<Context>) -> Result<()> {
     let fd = context
         .as_fd()
         .try_clone_to_owned()
-        .map_err(|error| Error::new(crate::ErrorKind::ResourceExhausted, "open device").with_source(error))?;
+        .map_err(|error| Error::new(ErrorKind::ResourceExhausted, "open device").with_source(error))?;
     let context = Arc::downgrade(context);
     Service::of_process()?.watch(fd, move || {
         let Some(context) = context.upgrade() else { return false };

@@ -28,6 +28,8 @@ struct Pending {
     events: VecDeque<(ConnectionEvent, Option<Endpoint>)>,
     waker: Option<Waker>,
     observer: Option<Observer>,
+    /// Connect requests that may wait.
+    limit: usize,
 }
 
 type Observer = Box<dyn FnMut(ConnectionEvent) + Send>;
@@ -115,6 +117,12 @@ impl Inbox {
             lock(&self.0).observer = Some(observer);
             return;
         }
+        if request.is_some() && pending.events.len() >= pending.limit {
+            drop(pending);
+            tracing::warn!("more connect requests than the backlog; one is refused");
+            // Dropping its identifier refuses it.
+            return drop(request);
+        }
         pending.events.push_back((event, request));
         let waker = pending.waker.take();
         drop(pending);
@@ -136,6 +144,11 @@ impl Endpoint {
 
     pub(super) fn event_source(&self) -> EventSource {
         EventSource { inbox: Arc::clone(&self.inbox), service: Arc::clone(&self.events.service) }
+    }
+
+    /// Refuses connect requests when so many wait.
+    pub(super) fn limit_requests(&self, limit: usize) {
+        lock(&self.inbox.0).limit = limit;
     }
 
     /// From now on `observer` is called with every event, those that wait included, on the service thread.

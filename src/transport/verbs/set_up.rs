@@ -79,7 +79,9 @@ impl SetUp<Verbs> for Outgoing {
         async move {
             let failed = |error: Error| error.with_peer(&peer).with_device(&device);
             started.map_err(|error| failed(wrap(operation, error)))?;
-            Ok(expect(response.await, Kind::ConnectResponse, operation).map_err(failed)?.private_data)
+            let response = expect(response.await, Kind::ConnectResponse, operation).map_err(failed)?;
+            allows_reads(&response, operation).map_err(failed)?;
+            Ok(response.private_data)
         }
     }
 
@@ -189,6 +191,7 @@ impl VerbsListener {
             wrap(operation, error).with_detail(format!("rdma://{address}"))
         };
         let endpoint = Events::of_process(operation)?.endpoint(operation)?;
+        endpoint.limit_requests(backlog.into());
         endpoint.id().bind(address).map_err(failed)?;
         if !address.ip().is_unspecified() && endpoint.id().device().is_none() {
             // rdma_cm lets a loopback address be bound; no peer could ever connect to it.
@@ -209,6 +212,7 @@ impl Listen<Verbs> for VerbsListener {
     async fn next(&self) -> Result<Incoming> {
         loop {
             let Some((event, request)) = self.requests.next(None).await else { continue };
+            let allowed = allows_reads(&event, "accept");
             let (Some(endpoint), Some(route)) = (request, event.route) else {
                 if event.kind == Kind::DeviceRemoval {
                     return Err(Error::new(ErrorKind::NoDevice, "accept").with_detail("the device was removed"));
@@ -218,7 +222,13 @@ impl Listen<Verbs> for VerbsListener {
             let peer = route.peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
             let reads = (event.responder_resources.min(READS), event.initiator_depth.min(READS));
             let end = End { operation: "accept", endpoint, route, peer, reads, queue_pair: 0 };
-            return Ok(Incoming(end, event.private_data));
+            match allowed {
+                Ok(()) => return Ok(Incoming(end, event.private_data)),
+                Err(error) => {
+                    tracing::warn!(%error, peer = end.peer, "a peer could not be accepted");
+                    Incoming(end, Vec::new()).refuse(&Refusal::Incompatible.to_bytes());
+                }
+            }
         }
     }
 }
@@ -247,6 +257,14 @@ fn expect(event: Arrival, wanted: Kind, operation: &'static str) -> Result<Conne
         return Ok(event);
     }
     Err(explain(&event, operation))
+}
+
+/// A device with a read depth of 0 would hold a read back for ever, and everything behind it.
+fn allows_reads(event: &ConnectionEvent, operation: &'static str) -> Result<()> {
+    if event.initiator_depth > 0 && event.responder_resources > 0 {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Protocol, operation).with_detail("it allows no RDMA reads to be outstanding"))
 }
 
 /// The error that an event stands for.
