@@ -118,8 +118,8 @@ impl Connection {
     /// Closes the connection for all clones, after all that was sent has reached the peer's device; waits 10 s for that.
     ///
     /// # Errors
-    /// Whatever ended the connection before, the peer's closing first included, and
-    /// [`TimedOut`](ErrorKind::TimedOut): what was sent may then be lost.
+    /// Whatever broke the connection before, and [`TimedOut`](ErrorKind::TimedOut): what was sent may then be lost. That the
+    /// peer has closed first is no error: what it has not received then, it did not want.
     pub async fn close(&self) -> Result<()> {
         let inner = &self.0;
         let deadline = Instant::now() + CLOSE;
@@ -146,7 +146,7 @@ impl Connection {
             inner.engine.with(|core| core.link(inner.key).is_some_and(|link| link.finish == Finish::Done));
         let result = match inner.ending.get() {
             _ if has_arrived => Ok(()),
-            Some(error) if error.kind() == ErrorKind::Closed => Ok(()),
+            Some(error) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::PeerClosed) => Ok(()),
             Some(error) => Err(inner.refine(error.again("close"))),
             None => {
                 let detail = "the peer's device has not taken all that was sent";
