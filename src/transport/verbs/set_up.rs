@@ -14,6 +14,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// Reads that a connection has outstanding at most, each way, if the device has that many.
 const READS: u8 = 32;
+/// First time given to the kernel to resolve an address.
+const RESOLVE: Duration = Duration::from_millis(100);
 
 /// The connecting end.
 pub(crate) struct Outgoing(End);
@@ -43,18 +45,37 @@ impl Outgoing {
     pub(super) async fn resolve(peer: SocketAddr, deadline: Instant) -> Result<Self> {
         let operation = "connect";
         let failed = |error: Error| error.with_peer(peer);
-        let endpoint = Events::of_process(operation).and_then(|events| events.endpoint(operation)).map_err(failed)?;
-        let started = endpoint.id().resolve_address(peer, left(deadline));
-        started.map_err(|error| failed(wrap(operation, error)))?;
-        let resolved = endpoint.next_event(Some(deadline)).await;
-        let route = expect(resolved, Kind::AddressResolved, operation).map_err(failed)?.route;
-        let route = route.ok_or_else(|| failed(Error::new(ErrorKind::NoDevice, operation)))?;
+        let (endpoint, route) = resolve_address(peer, deadline).await.map_err(failed)?;
         let started = endpoint.id().resolve_route(left(deadline));
         started.map_err(|error| failed(wrap(operation, error)))?;
         let resolved = endpoint.next_event(Some(deadline)).await;
         expect(resolved, Kind::RouteResolved, operation).map_err(failed)?;
         let peer = peer.to_string();
         Ok(Self(End { operation, endpoint, route, peer, reads: (READS, READS), queue_pair: 0 }))
+    }
+}
+
+/// An identifier with the address resolved. The kernel may look at the neighbour's answer only when the time it was
+/// given is over, so it gets little at first, and more each time.
+async fn resolve_address(peer: SocketAddr, deadline: Instant) -> Result<(Endpoint, Route)> {
+    let operation = "connect";
+    let mut patience = RESOLVE;
+    loop {
+        let endpoint = Events::of_process(operation)?.endpoint(operation)?;
+        let started = endpoint.id().resolve_address(peer, patience.min(left(deadline)));
+        started.map_err(|error| wrap(operation, error))?;
+        match endpoint.next_event(Some(deadline)).await {
+            Some((event, _)) if event.kind == Kind::AddressError && event.status == -libc::ETIMEDOUT => {
+                patience *= 2;
+            }
+            resolved => {
+                let route = expect(resolved, Kind::AddressResolved, operation)?.route;
+                return Ok((endpoint, route.ok_or_else(|| Error::new(ErrorKind::NoDevice, operation))?));
+            }
+        }
+        if Instant::now() >= deadline {
+            return expect(None, Kind::AddressResolved, operation).and(Err(Error::new(ErrorKind::TimedOut, operation)));
+        }
     }
 }
 
