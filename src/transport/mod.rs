@@ -1,6 +1,6 @@
 //! The seam: what the layers above ask of a transport.
 //!
-//! It is verbs-shaped. A [`Domain`](crate::memory::Domain) registers memory; a [`Queue`] owns the channels of one
+//! It is verbs-shaped. A [`Domain`] registers memory; a [`Queue`] owns the channels of one
 //! worker and all that they have in flight, posts batches, and is polled; [`Transport`] opens both and sets
 //! connections up. The data path is statically dispatched. Everything here is safe: an operation's memory is
 //! owned by the queue from post to completion, so no implementation leaks a lifetime into the layers above.
