@@ -66,7 +66,6 @@ impl Mailbox {
                 if byte[0] == expected {
                     return Ok(());
                 }
-                std::hint::spin_loop();
             }
             tokio::task::yield_now().await;
             if begun.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
