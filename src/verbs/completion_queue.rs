@@ -111,6 +111,12 @@ impl CompletionBatch {
         Self { entries: [empty; POLL_BATCH], length: 0 }
     }
 
+    /// The completion at `index` of the last poll.
+    #[inline]
+    pub fn get(&self, index: usize) -> Option<Completion> {
+        self.entries[..self.length].get(index).map(Completion::from_raw)
+    }
+
     /// The completions of the last poll.
     pub fn iter(&self) -> impl Iterator<Item = Completion> + '_ {
         self.entries[..self.length].iter().map(Completion::from_raw)

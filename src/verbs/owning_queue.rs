@@ -318,10 +318,10 @@ impl<B: InFlight> OwningQueue<B> {
             let status = CompletionStatus::NotPosted;
             done.push(self.failed(index, CompletionError { status, vendor_error: errno.unsigned_abs() }));
         }
-        let mut batch = std::mem::take(&mut self.batch);
-        let polled = self.completions.poll(&mut batch);
-        if polled.is_ok() {
-            for completion in batch.iter() {
+        let polled = self.completions.poll(&mut self.batch);
+        if let Ok(count) = polled {
+            for index in 0..count {
+                let Some(completion) = self.batch.get(index) else { break };
                 let result = match completion.status {
                     CompletionStatus::Success => Ok(completion.byte_length),
                     status => Err(CompletionError { status, vendor_error: completion.vendor_error }),
@@ -329,7 +329,6 @@ impl<B: InFlight> OwningQueue<B> {
                 self.complete(completion.wr_id, completion.queue_pair, result, done);
             }
         }
-        self.batch = batch;
         polled
     }
 

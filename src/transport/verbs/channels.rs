@@ -97,7 +97,9 @@ impl Queue for Channels {
     fn poll(&mut self, done: &mut Vec<Completion>) -> Result<bool> {
         let polled = self.queue.poll(&mut self.completed);
         // Also when the poll failed: what was not posted is among them.
-        done.extend(self.completed.drain(..).map(completion));
+        if !self.completed.is_empty() {
+            done.extend(self.completed.drain(..).map(completion));
+        }
         polled.map(|polled| polled > 0).map_err(|error| wrap("poll", error))
     }
 
