@@ -21,7 +21,8 @@ pub(crate) struct Ends {
     #[arg(long, requires = "bind")]
     pub(crate) once: bool,
 
-    /// How to wait: poll all the time, or poll a little and then sleep. Each end has its own
+    /// How to wait: poll all the time, or poll a little and then sleep. Each end has its own; a server with nothing
+    /// to do sleeps
     #[arg(long, value_enum, default_value = "busy")]
     pub(crate) polling: Waiting,
 

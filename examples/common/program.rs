@@ -19,6 +19,8 @@ pub(crate) trait Program {
 
     /// The connection that the case needs. An error if the case makes no sense: a server hears it from anybody.
     fn channel(case: &Self::Case) -> std::result::Result<Channel, String>;
+    /// Whether the server has nothing to do meanwhile; then it sleeps instead of polling.
+    fn is_one_sided(case: &Self::Case) -> bool;
     /// The client's part.
     async fn measure(case: &Self::Case, connection: &Connection, progress: &Progress) -> Result<Self::Outcome>;
     /// The server's part.

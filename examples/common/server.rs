@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use zcmi::{Connection, Listener, Worker};
 
+use super::arguments::Waiting;
 use super::{Channel, Ends, Failure, Program, Progress, Result, decode, hear, print_line, say, tell};
 
 /// What a client asks for: a case, to be run over a connection of its own.
@@ -90,7 +91,8 @@ async fn open<P: Program>(request: &Request, ends: &Ends, ip: IpAddr) -> Result<
     let case = decode(&request.case)?;
     let channel = P::channel(&case)?;
     channel.affordable()?;
-    let worker = Worker::new(channel.config(ends.polling.polling(), ends.timeout()))?;
+    let waiting = if P::is_one_sided(&case) { Waiting::Adaptive } else { ends.polling };
+    let worker = Worker::new(channel.config(waiting.polling(), ends.timeout()))?;
     let listener = Listener::bind(&worker, &super::address::any_port(ip)).await?;
     Ok((case, listener))
 }

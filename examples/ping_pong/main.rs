@@ -101,6 +101,10 @@ impl Program for PingPong {
         case.channel()
     }
 
+    fn is_one_sided(case: &Case) -> bool {
+        case.test == Test::Read
+    }
+
     async fn measure(case: &Case, connection: &Connection, progress: &Progress) -> Result<Samples> {
         match case.test {
             Test::Read => read::measure(case, connection, progress).await,

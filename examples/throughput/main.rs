@@ -125,6 +125,10 @@ impl Program for Throughput {
         case.channel()
     }
 
+    fn is_one_sided(case: &Case) -> bool {
+        case.is_one_sided()
+    }
+
     async fn measure(case: &Case, connection: &Connection, progress: &Progress) -> Result<Moved> {
         match case.test {
             Test::Read => reads::measure(case, connection, progress).await,
