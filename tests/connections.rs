@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use common::resources::Resources;
 use common::{fill, listen, on_device, pair, pattern, still_works, worker};
 use zcmi::{Access, Buffer, Config, Connection, Connector, ErrorKind, Polling, Worker};
 
@@ -243,7 +244,7 @@ fn many_connections_share_a_worker_and_leave_nothing_behind() {
         let listener = listen(&worker, &address).await;
         let (uri, connector) = (listener.uri(), Connector::new(&worker));
         // What the process keeps anyway is there after the first round.
-        let mut baseline: Option<String> = None;
+        let mut baseline = None;
         for _ in 0..4 {
             let mut pairs = Vec::new();
             for _ in 0..16 {
@@ -256,23 +257,13 @@ fn many_connections_share_a_worker_and_leave_nothing_behind() {
             }
             drop(pairs);
             // Connections end in the background.
-            let left = settled(baseline.as_deref().unwrap_or("0 qp")).await;
-            assert_eq!(*baseline.get_or_insert(left.clone()), left, "something was left behind");
+            match baseline {
+                None => baseline = Some(aside(Resources::settled).await),
+                Some(baseline) => aside(move || Resources::assert_back_at(&baseline)).await,
+            }
         }
-        assert!(baseline.is_some_and(|baseline| baseline.starts_with("0 qp")));
+        assert_eq!(Resources::now().of("qp"), 0);
     });
-}
-
-/// This process' queue pairs, regions and identifiers (without listeners), as the kernel counts them, and descriptors.
-fn resources() -> String {
-    let count = |kind: &str| {
-        let output = std::process::Command::new("rdma").args(["resource", "show", kind]).output().expect("iproute2");
-        let pid = format!("pid {} ", std::process::id());
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.lines().filter(|line| format!("{line} ").contains(&pid) && !line.contains("LISTEN")).count()
-    };
-    let descriptors = std::fs::read_dir("/proc/self/fd").expect("procfs").count();
-    format!("{} qp {} mr {} cm_id {descriptors} fd", count("qp"), count("mr"), count("cm_id"))
 }
 
 #[test]
@@ -345,24 +336,18 @@ fn connections_that_break_while_they_are_dropped_leave_nothing_behind() {
             drop(client);
             soon(waiting).await.expect("the task ends");
             if round == 3 {
-                baseline = Some(settled("0 qp").await);
+                baseline = Some(aside(Resources::settled).await);
             }
         }
         let baseline = baseline.expect("taken in the fourth round");
-        assert_eq!(settled(&baseline).await, baseline, "something was left behind");
+        aside(move || Resources::assert_back_at(&baseline)).await;
+        assert_eq!(Resources::now().of("qp"), 0);
     });
 }
 
-/// The resources once they begin with `wanted`, or after a while.
-async fn settled(wanted: &str) -> String {
-    let begun = Instant::now();
-    loop {
-        let left = resources();
-        if left.starts_with(wanted) || begun.elapsed() > SOON {
-            return left;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+/// Waits on a thread of its own, so that the runtime goes on.
+async fn aside<T: Send + 'static>(wait: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(wait).await.expect("the wait succeeds")
 }
 
 /// Whatever a forked child drops, its parent's connection goes on.

@@ -1,0 +1,8 @@
+//! The verbs layer on a real device: every object and operation, in good and in bad flow.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[allow(dead_code, reason = "each topic uses its part")]
+mod support;
+
+mod device;
