@@ -10,11 +10,24 @@ use rdma_sys as ffi;
 use super::fork::{self, Creator};
 use super::{Context, Error, Result};
 
-/// A completion channel (`ibv_create_comp_channel(3)`), never blocking.
+/// A completion channel (`ibv_create_comp_channel(3)`), never blocking. One can serve many queues.
+///
+/// ```
+/// use zcmi::verbs::{CompletionChannel, CompletionQueue, Device};
+///
+/// let Some(device) = Device::list().unwrap_or_default().into_iter().next() else { return Ok(()) };
+/// let context = device.open()?;
+/// let channel = CompletionChannel::create(&context)?;
+/// let queue = CompletionQueue::create_on(&channel, 16)?;
+/// queue.request_notification()?;
+/// // Nothing has been posted, so nothing has completed.
+/// assert_eq!(channel.next_event()?, None);
+/// # Ok::<(), zcmi::verbs::Error>(())
+/// ```
 pub struct CompletionChannel {
     raw: NonNull<ffi::ibv_comp_channel>,
     creator: Creator,
-    _context: Arc<Context>,
+    context: Arc<Context>,
 }
 
 // SAFETY: reading events and creating queues on a channel are thread-safe.
@@ -24,24 +37,38 @@ unsafe impl Sync for CompletionChannel {}
 
 impl CompletionChannel {
     /// Creates a channel.
+    ///
+    /// # Errors
+    /// `EMFILE` if the process may open no more files.
     pub fn create(context: &Arc<Context>) -> Result<Arc<Self>> {
         // SAFETY: the context is open.
         let raw = unsafe { ffi::ibv_create_comp_channel(context.raw()) };
         let raw = NonNull::new(raw).ok_or_else(|| Error::last("ibv_create_comp_channel"))?;
-        let channel = Self { raw, creator: Creator::here(), _context: Arc::clone(context) };
+        let channel = Self { raw, creator: Creator::here(), context: Arc::clone(context) };
         rustix::io::ioctl_fionbio(channel.as_fd(), true)
             .map_err(|errno| Error::returned("ioctl", errno.raw_os_error()))?;
         Ok(Arc::new(channel))
     }
 
-    /// Takes one event; `None` if there is none. The caller acknowledges it on its queue.
-    pub(super) fn take_event(&self) -> Result<Option<*mut ffi::ibv_cq>> {
+    /// The device it belongs to.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// Takes and acknowledges the next event; answers the [`key`](super::CompletionQueue::key) of its queue, or `None` if
+    /// there is none yet.
+    ///
+    /// # Errors
+    /// `EIO` if the device is gone.
+    pub fn next_event(&self) -> Result<Option<u64>> {
         let mut queue = std::ptr::null_mut();
-        let mut context = std::ptr::null_mut();
+        let mut key = std::ptr::null_mut();
         // SAFETY: the channel exists and both out-pointers are writable for the call.
-        let answer = unsafe { ffi::ibv_get_cq_event(self.raw(), &mut queue, &mut context) };
+        let answer = unsafe { ffi::ibv_get_cq_event(self.raw(), &mut queue, &mut key) };
         if answer == 0 {
-            return Ok(Some(queue));
+            // SAFETY: a queue is not destroyed while an event of it is read but not acknowledged: this one.
+            unsafe { ffi::ibv_ack_cq_events(queue, 1) };
+            return Ok(Some(key as u64));
         }
         let error = Error::last("ibv_get_cq_event");
         if error.io().kind() == std::io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rdma_sys as ffi;
 
@@ -13,58 +14,115 @@ use super::{Completion, CompletionChannel, Context, Error, Result};
 /// Entries taken by one `ibv_poll_cq`.
 const POLL_BATCH: usize = 16;
 
-/// A completion queue with a channel of its own (`ibv_create_cq(3)`).
+static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
+
+/// A completion queue (`ibv_create_cq(3)`).
+///
+/// ```
+/// use zcmi::verbs::{CompletionBatch, CompletionQueue, Device};
+///
+/// let Some(device) = Device::list().unwrap_or_default().into_iter().next() else { return Ok(()) };
+/// let queue = CompletionQueue::create(&device.open()?, 100)?;
+/// let mut batch = CompletionBatch::new();
+/// for completion in queue.poll(&mut batch)? {
+///     println!("{}: {}", completion.wr_id(), completion.status());
+/// }
+/// assert!(queue.capacity() >= 100);
+/// # Ok::<(), zcmi::verbs::Error>(())
+/// ```
 pub struct CompletionQueue {
     raw: NonNull<ffi::ibv_cq>,
-    capacity: u32,
+    key: u64,
+    capacity: AtomicU32,
     creator: Creator,
     channel: Arc<CompletionChannel>,
-    context: Arc<Context>,
+    owns_channel: bool,
 }
 
-// SAFETY: libibverbs locks a completion queue internally; poll, arm and acknowledge are thread-safe.
+// SAFETY: libibverbs locks a completion queue internally; poll, arm, resize and acknowledge are thread-safe.
 unsafe impl Send for CompletionQueue {}
 // SAFETY: as above.
 unsafe impl Sync for CompletionQueue {}
 
 impl CompletionQueue {
-    /// Creates a queue of at least `capacity` entries.
+    /// Creates a queue of at least `capacity` entries, with a channel of its own.
     ///
     /// # Errors
-    /// `EINVAL` if the device cannot make it that large.
+    /// `EINVAL` if the device cannot make it that large, `EMFILE` if the process may open no more files.
     pub fn create(context: &Arc<Context>, capacity: u32) -> Result<Arc<Self>> {
         let channel = CompletionChannel::create(context)?;
-        let entries = i32::try_from(capacity).map_err(|_| Error::returned("ibv_create_cq", libc::EINVAL))?;
-        // SAFETY: context and channel exist, and the queue keeps both alive.
-        let raw = unsafe { ffi::ibv_create_cq(context.raw(), entries, std::ptr::null_mut(), channel.raw(), 0) };
-        let raw = NonNull::new(raw).ok_or_else(|| Error::last("ibv_create_cq"))?;
-        // SAFETY: the queue was just created, so its structure may be read.
-        let capacity = unsafe { (*raw.as_ptr()).cqe } as u32;
-        Ok(Arc::new(Self { raw, capacity, creator: Creator::here(), channel, context: Arc::clone(context) }))
+        Ok(Arc::new(Self::create_raw(channel, true, capacity)?))
+    }
+
+    /// Creates a queue whose events come on `channel`, which other queues may use too.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_on(channel: &Arc<CompletionChannel>, capacity: u32) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self::create_raw(Arc::clone(channel), false, capacity)?))
+    }
+
+    fn create_raw(channel: Arc<CompletionChannel>, owns_channel: bool, capacity: u32) -> Result<Self> {
+        let entries = entries("ibv_create_cq", capacity)?;
+        let key = NEXT_KEY.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: context and channel exist, and the queue keeps both alive; the key is a number to libibverbs.
+        let raw = unsafe { ffi::ibv_create_cq(channel.context().raw(), entries, key as *mut _, channel.raw(), 0) };
+        let raw = NonNull::new(raw).ok_or_else(|| {
+            let error = Error::last("ibv_create_cq");
+            let most = channel.context().attributes().map_or(0, |attributes| attributes.max_completions);
+            if error.errno() != Some(libc::EINVAL) || capacity <= most {
+                return error;
+            }
+            error.with_detail(format!("{capacity} entries; the device makes at most {most}"))
+        })?;
+        let queue = Self { raw, key, capacity: AtomicU32::new(0), creator: Creator::here(), channel, owns_channel };
+        queue.read_capacity();
+        Ok(queue)
+    }
+
+    /// A number that no other queue of this process ever has; [events](CompletionChannel::next_event) carry it.
+    pub fn key(&self) -> u64 {
+        self.key
     }
 
     /// Entries it holds; more outstanding requests than that can overrun it.
     pub fn capacity(&self) -> u32 {
-        self.capacity
+        self.capacity.load(Ordering::Relaxed)
     }
 
     /// The device it belongs to.
     pub fn context(&self) -> &Arc<Context> {
-        &self.context
+        self.channel.context()
     }
 
-    /// Takes up to 16 completions into `batch`; answers how many. Makes no system call.
+    /// The channel that its events come on.
+    pub fn channel(&self) -> &Arc<CompletionChannel> {
+        &self.channel
+    }
+
+    /// Makes room for at least `capacity` entries (`ibv_resize_cq(3)`).
+    ///
+    /// # Errors
+    /// `EINVAL` if more entries wait or the device cannot make it that large, `EOPNOTSUPP` or another errno where
+    /// the device cannot resize (rxe from Linux 6.12 on). The queue is then as before.
+    pub fn resize(&self, capacity: u32) -> Result<()> {
+        let entries = entries("ibv_resize_cq", capacity)?;
+        // SAFETY: the queue exists.
+        Error::check("ibv_resize_cq", unsafe { ffi::ibv_resize_cq(self.raw(), entries) })?;
+        self.read_capacity();
+        Ok(())
+    }
+
+    /// Takes up to 16 completions into `batch`, and lends them. Makes no system call.
     ///
     /// # Errors
     /// Fails if the queue has been overrun or its device is gone.
     #[inline]
-    pub fn poll(&self, batch: &mut CompletionBatch) -> Result<usize> {
-        batch.length = 0;
+    pub fn poll<'a>(&self, batch: &'a mut CompletionBatch) -> Result<Completions<'a>> {
         // SAFETY: the queue exists and the array has room for POLL_BATCH entries.
         let count = unsafe { ffi::ibv_poll_cq(self.raw(), POLL_BATCH as i32, batch.entries.as_mut_ptr()) };
         let Ok(count) = usize::try_from(count) else { return Err(Error::returned("ibv_poll_cq", libc::EIO)) };
-        batch.length = count.min(POLL_BATCH);
-        Ok(batch.length)
+        Ok(Completions { entries: batch.entries[..count.min(POLL_BATCH)].iter() })
     }
 
     /// Asks for one event on the channel with the next completion (`ibv_req_notify_cq(3)`). Completions
@@ -74,21 +132,33 @@ impl CompletionQueue {
         Error::check("ibv_req_notify_cq", unsafe { ffi::ibv_req_notify_cq(self.raw(), 0) })
     }
 
-    /// Reads and acknowledges all events that wait on the channel; answers how many.
+    /// The same for the next completion that is an error or a receive whose sender asked for
+    /// [`SOLICITED`](super::SendFlags::SOLICITED).
+    pub fn request_solicited_notification(&self) -> Result<()> {
+        // SAFETY: the queue exists.
+        Error::check("ibv_req_notify_cq", unsafe { ffi::ibv_req_notify_cq(self.raw(), 1) })
+    }
+
+    /// Reads and acknowledges all events that wait on the queue's own channel; answers how many.
+    ///
+    /// # Errors
+    /// `EINVAL` if the channel serves other queues too, whose events would be lost:
+    /// use [`CompletionChannel::next_event`].
     pub fn drain_events(&self) -> Result<u32> {
-        let mut count = 0;
-        let drained = loop {
-            match self.channel.take_event() {
-                Ok(Some(_)) => count += 1,
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-            }
-        };
-        if count > 0 {
-            // SAFETY: the channel serves this queue alone, so all `count` events are its own.
-            unsafe { ffi::ibv_ack_cq_events(self.raw(), count) };
+        if !self.owns_channel {
+            return Err(Error::invalid("ibv_get_cq_event", "the channel serves other queues too"));
         }
-        drained.map(|()| count)
+        let mut count = 0;
+        while self.channel.next_event()?.is_some() {
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn read_capacity(&self) {
+        // SAFETY: the queue exists, so its structure may be read.
+        let entries = unsafe { (*self.raw()).cqe };
+        self.capacity.store(u32::try_from(entries).unwrap_or(0), Ordering::Relaxed);
     }
 
     pub(super) fn raw(&self) -> *mut ffi::ibv_cq {
@@ -96,30 +166,23 @@ impl CompletionQueue {
     }
 }
 
+/// The number of entries as C wants it.
+fn entries(call: &'static str, capacity: u32) -> Result<i32> {
+    i32::try_from(capacity).map_err(|_| Error::invalid(call, format!("{capacity} entries are too many")))
+}
+
 /// Room for the completions of one poll, reused from poll to poll.
 pub struct CompletionBatch {
     // Zeroed once: providers leave some fields of an entry unwritten, and those must still be integers.
     entries: [ffi::ibv_wc; POLL_BATCH],
-    length: usize,
 }
 
 impl CompletionBatch {
-    /// An empty batch.
+    /// Room for 16 completions.
     pub fn new() -> Self {
         // SAFETY: all-zero bytes are a valid value of this plain C structure.
         let empty: ffi::ibv_wc = unsafe { std::mem::zeroed() };
-        Self { entries: [empty; POLL_BATCH], length: 0 }
-    }
-
-    /// The completion at `index` of the last poll.
-    #[inline]
-    pub fn get(&self, index: usize) -> Option<Completion> {
-        self.entries[..self.length].get(index).map(Completion::from_raw)
-    }
-
-    /// The completions of the last poll.
-    pub fn iter(&self) -> impl Iterator<Item = Completion> + '_ {
-        self.entries[..self.length].iter().map(Completion::from_raw)
+        Self { entries: [empty; POLL_BATCH] }
     }
 }
 
@@ -131,7 +194,35 @@ impl Default for CompletionBatch {
 
 impl fmt::Debug for CompletionBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
+        f.write_str("CompletionBatch")
+    }
+}
+
+/// The completions of one poll, in order.
+#[derive(Clone)]
+pub struct Completions<'a> {
+    entries: std::slice::Iter<'a, ffi::ibv_wc>,
+}
+
+impl<'a> Iterator for Completions<'a> {
+    type Item = Completion<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Completion<'a>> {
+        self.entries.next().map(Completion::new)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.entries.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Completions<'_> {}
+
+impl fmt::Debug for Completions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
     }
 }
 
@@ -144,17 +235,14 @@ impl AsFd for CompletionQueue {
 
 impl fmt::Debug for CompletionQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CompletionQueue").field("capacity", &self.capacity).finish_non_exhaustive()
+        f.debug_struct("CompletionQueue").field("capacity", &self.capacity()).finish_non_exhaustive()
     }
 }
 
 impl Drop for CompletionQueue {
     fn drop(&mut self) {
         if self.creator.may_destroy("completion queue") {
-            // Unacknowledged events would block the destructor.
-            if let Err(error) = self.drain_events() {
-                tracing::warn!(%error, "draining a completion channel");
-            }
+            // It blocks on events that were read and not acknowledged: there are none.
             // SAFETY: queue pairs hold an `Arc` of this queue, so none is left on it.
             fork::destroyed("ibv_destroy_cq", unsafe { ffi::ibv_destroy_cq(self.raw()) });
         }

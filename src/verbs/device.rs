@@ -106,6 +106,7 @@ impl Context {
             max_message_size: raw.max_msg_sz,
             active_mtu: 128u32 << raw.active_mtu.min(5),
             gid_table_length: clamp(raw.gid_tbl_len),
+            lid: raw.lid,
         })
     }
 
@@ -192,6 +193,8 @@ pub struct PortAttributes {
     pub max_message_size: u32,
     /// Entries of the GID table.
     pub gid_table_length: u32,
+    /// Local id; 0 on RoCE.
+    pub lid: u16,
 }
 
 /// Logical state of a port (IBTA 1.4, 7.2.7). An unknown state is a value.
@@ -223,7 +226,7 @@ impl PortState {
 }
 
 /// A global identifier, 16 bytes in network order. On RoCE v2 it is the IP address of the netdev.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Gid(pub [u8; 16]);
 
 impl Gid {

@@ -1,36 +1,59 @@
 //! The safe tier of posting: a completion queue that owns what its queue pairs have in flight.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use rdma_sys as ffi;
-
-use super::work_request::send_request;
+use super::operation_table::{Operation, OperationTable, Owner};
 use super::{
-    CompletionBatch, CompletionError, CompletionQueue, CompletionStatus, Error, QueuePair, Result, Segment, SendFlags,
-    SendOperation,
+    Arrival, CompletionBatch, CompletionError, CompletionQueue, CompletionStatus, Detached, Error, PostBatch,
+    ProtectionDomain, QueuePair, Remote, Result, Segment, SendFlags, SendList, SendOperation, SharedReceiveQueue,
 };
 
 /// Memory that can be handed to a device and comes back with the completion.
 ///
 /// # Safety
-/// As long as the value exists, wherever it is moved, the segment names memory that stays mapped and
-/// registered under that key, and that nobody else writes or, if the device writes it, touches.
+/// As long as the value exists, wherever it is moved, the segments name memory that stays mapped and
+/// registered under their keys, and that nobody else writes or, if the device writes it, touches otherwise than by
+/// atomic words.
 pub unsafe trait InFlight: Send + 'static {
-    /// Where the memory lies.
+    /// Where the memory lies; its first piece if there are several.
     fn segment(&self) -> Segment;
+
+    /// Where its further pieces lie, which scatter and gather like one.
+    fn more_segments(&self) -> &[Segment] {
+        &[]
+    }
 }
 
 /// A completion queue and its queue pairs, which own the memory of their requests from post to completion.
 ///
 /// Requests of one queue pair complete in the order they were posted. A request without
 /// [`SendFlags::SIGNALED`] is reported as done with the next signaled one behind it.
+///
+/// ```
+/// use zcmi::verbs::{CompletionQueue, Device, OwningQueue, ProtectionDomain, QueuePair, RegisteredBuffer};
+///
+/// let Some(device) = Device::list().unwrap_or_default().into_iter().next() else { return Ok(()) };
+/// let context = device.open()?;
+/// let domain = ProtectionDomain::allocate(&context)?;
+/// let completions = CompletionQueue::create(&context, 256)?;
+/// let mut queue = OwningQueue::new(completions);
+/// let pair = QueuePair::builder(&domain, queue.completions()).create()?;
+/// let pair = queue.add(pair)?;
+/// // ... connect it, then:
+/// let buffer = RegisteredBuffer::allocate(&domain, 4096)?;
+/// match queue.post_receive(pair, 1, buffer) {
+///     Ok(()) => println!("posted"),
+///     Err(refused) => println!("not posted, and here is the buffer again: {:?}", refused.memory),
+/// }
+/// # Ok::<(), zcmi::verbs::Error>(())
+/// ```
 pub struct OwningQueue<B> {
-    // Queue pairs go first: when they are destroyed the device has let go of the memory in `entries`.
     pairs: Vec<Option<Pair>>,
-    entries: Vec<Entry<B>>,
-    free: Vec<u32>,
+    shared: Option<Shared>,
+    table: OperationTable<B>,
     staging: Staging,
     /// Entries that the device did not take, and its errno, to be reported by the next poll.
     unposted: Vec<(u32, i32)>,
@@ -45,6 +68,9 @@ pub struct OwningQueue<B> {
 pub struct QueuePairKey(u32);
 
 impl QueuePairKey {
+    /// Names no queue pair.
+    pub const NONE: Self = Self(u32::MAX);
+
     /// The key as a number, dense from 0.
     pub fn index(self) -> u32 {
         self.0
@@ -71,7 +97,7 @@ pub struct SendRequest<'a, B> {
     /// Comes back with the completion.
     pub token: u64,
     /// What to do.
-    pub operation: SendOperation,
+    pub operation: SendOperation<'a>,
     /// With what memory.
     pub local: Local<'a, B>,
     /// Options; [`SendFlags::INLINE`] follows from `local`.
@@ -80,15 +106,19 @@ pub struct SendRequest<'a, B> {
 
 /// The end of a request.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Completed<B> {
     /// The token it was posted with.
     pub token: u64,
-    /// Where it was posted.
+    /// Where it was posted; for a shared receive, where its message came in ([`QueuePairKey::NONE`] if that was removed
+    /// meanwhile).
     pub queue_pair: QueuePairKey,
     /// Whether it was a receive.
     pub is_receive: bool,
     /// Bytes received (0 for other requests), or why it failed.
     pub result: std::result::Result<u32, CompletionError>,
+    /// What a message says beyond its bytes.
+    pub arrival: Arrival,
     /// Its memory; `None` if it was inline.
     pub memory: Option<B>,
 }
@@ -109,38 +139,30 @@ struct Pair {
     receives: VecDeque<u32>,
 }
 
-struct Entry<B> {
-    generation: u32,
-    /// Index of the queue pair; `FREE` if the entry is in no use.
-    pair: u32,
-    is_receive: bool,
-    token: u64,
-    memory: Option<B>,
+/// A shared receive queue that was made here and whose receives are entries here.
+struct Shared {
+    queue: Arc<SharedReceiveQueue>,
+    outstanding: u32,
+    /// Completions name a queue pair only by number.
+    pairs: HashMap<u32, u32>,
 }
-
-const FREE: u32 = u32::MAX;
 
 /// Requests on their way into one `ibv_post_send`, always of one queue pair.
 #[derive(Default)]
 struct Staging {
     pair: u32,
     entries: Vec<u32>,
-    requests: Vec<ffi::ibv_send_wr>,
-    segments: Vec<Segment>,
+    list: SendList<'static>,
     inline: Vec<u8>,
 }
-
-// SAFETY: the raw pointers in `staging` point into its own vectors and are only followed during a call
-// that has `&mut self`; everything else is `Send`.
-unsafe impl<B: Send> Send for OwningQueue<B> {}
 
 impl<B: InFlight> OwningQueue<B> {
     /// A queue without queue pairs.
     pub fn new(completions: Arc<CompletionQueue>) -> Self {
         Self {
             pairs: Vec::new(),
-            entries: Vec::new(),
-            free: Vec::new(),
+            shared: None,
+            table: OperationTable::new(),
             staging: Staging::default(),
             unposted: Vec::new(),
             batch: CompletionBatch::new(),
@@ -149,89 +171,164 @@ impl<B: InFlight> OwningQueue<B> {
         }
     }
 
+    /// A queue whose queue pairs share their receives: [`shared_receives`](Self::shared_receives) is what they are to be
+    /// built with.
+    ///
+    /// # Errors
+    /// As [`SharedReceiveQueue::create`], and `ENOMEM` if the completion queue is smaller.
+    pub fn with_shared_receives(
+        completions: Arc<CompletionQueue>,
+        domain: &Arc<ProtectionDomain>,
+        receives: u32,
+        segments: u32,
+    ) -> Result<Self> {
+        let queue = SharedReceiveQueue::create(domain, receives, segments)?;
+        let mut this = Self::new(completions);
+        this.reserve(queue.receives())?;
+        this.shared = Some(Shared { queue, outstanding: 0, pairs: HashMap::new() });
+        Ok(this)
+    }
+
     /// The completion queue.
     pub fn completions(&self) -> &Arc<CompletionQueue> {
         &self.completions
     }
 
+    /// The shared receive queue. Whoever still holds it when this is dropped makes it leak what is posted there.
+    pub fn shared_receives(&self) -> Option<&Arc<SharedReceiveQueue>> {
+        self.shared.as_ref().map(|shared| &shared.queue)
+    }
+
     /// Takes a queue pair in.
     ///
     /// # Errors
-    /// `EINVAL` if it completes elsewhere, `ENOMEM` if the completion queue could be overrun.
+    /// `EINVAL` if it completes elsewhere or takes its receives from elsewhere, `ENOMEM` if the completion queue could be
+    /// overrun.
     pub fn add(&mut self, queue_pair: QueuePair) -> Result<QueuePairKey> {
-        if !Arc::ptr_eq(queue_pair.completions(), &self.completions) {
-            return Err(Error::returned("ibv_create_qp", libc::EINVAL));
+        let completes_here = [queue_pair.send_completions(), queue_pair.receive_completions()]
+            .into_iter()
+            .all(|queue| Arc::ptr_eq(queue, &self.completions));
+        let receives_here = match (queue_pair.shared_receives(), self.shared_receives()) {
+            (Some(theirs), Some(ours)) => Arc::ptr_eq(theirs, ours),
+            (theirs, _) => theirs.is_none(),
+        };
+        if !completes_here || !receives_here {
+            let detail = "it completes to another queue or takes its receives from another";
+            return Err(Error::invalid("ibv_create_qp", detail));
         }
-        let reserved = self.reserved.saturating_add(demand(&queue_pair));
-        if reserved > self.completions.capacity() {
-            return Err(Error::returned("ibv_create_cq", libc::ENOMEM));
-        }
-        self.reserved = reserved;
         let sizes = queue_pair.capabilities();
+        self.reserve(demand(&queue_pair))?;
+        let number = queue_pair.number();
         let pair = Pair {
-            number: queue_pair.number(),
+            number,
             sends: VecDeque::with_capacity(sizes.sends as usize),
             receives: VecDeque::with_capacity(sizes.receives as usize),
             queue_pair,
         };
-        self.entries.reserve(demand(&pair.queue_pair) as usize);
         let index = self.pairs.iter().position(Option::is_none).unwrap_or_else(|| {
             self.pairs.push(None);
             self.pairs.len() - 1
         });
         self.pairs[index] = Some(pair);
+        if let Some(shared) = &mut self.shared {
+            shared.pairs.insert(number, index as u32);
+        }
         Ok(QueuePairKey(index as u32))
+    }
+
+    fn reserve(&mut self, completions: u32) -> Result<()> {
+        let (reserved, capacity) = (self.reserved.saturating_add(completions), self.completions.capacity());
+        if reserved > capacity {
+            let detail = format!("{reserved} requests can be outstanding; the completion queue holds {capacity}");
+            return Err(Error::returned("ibv_create_cq", libc::ENOMEM).with_detail(detail));
+        }
+        self.reserved = reserved;
+        self.table.reserve(completions as usize);
+        Ok(())
     }
 
     /// The queue pair; `None` if it was removed.
     pub fn queue_pair(&self, key: QueuePairKey) -> Option<&QueuePair> {
-        self.pairs.get(key.0 as usize)?.as_ref().map(|pair| &pair.queue_pair)
+        self.pair(key).map(|pair| &pair.queue_pair)
     }
 
     /// Send requests that still fit.
     pub fn room(&self, key: QueuePairKey) -> usize {
-        let Some(Some(pair)) = self.pairs.get(key.0 as usize) else { return 0 };
+        let Some(pair) = self.pair(key) else { return 0 };
         let staged = if self.staging.pair == key.0 { self.staging.entries.len() } else { 0 };
         (pair.queue_pair.capabilities().sends as usize).saturating_sub(pair.sends.len() + staged)
+    }
+
+    /// Requests, of either queue, that have not completed.
+    pub fn outstanding(&self, key: QueuePairKey) -> usize {
+        self.pair(key).map_or(0, |pair| pair.sends.len() + pair.receives.len())
+    }
+
+    /// Requests that are posted in one call. Only one such batch can be open.
+    pub fn batch(&mut self, key: QueuePairKey) -> PostBatch<'_, B> {
+        PostBatch::new(self, key)
     }
 
     /// Adds a request to those that the next [`flush`](Self::flush) posts in one call. Requests staged for
     /// another queue pair are posted first.
     ///
     /// # Errors
-    /// Answers the memory if the queue is full, the inline data too long, or the queue pair gone.
+    /// Answers the memory if the queue is full, the inline data too long, the segments too many, the operation not one for
+    /// this type of queue pair, or the queue pair gone.
     pub fn stage(&mut self, key: QueuePairKey, request: SendRequest<'_, B>) -> std::result::Result<(), Refused<B>> {
         if self.staging.pair != key.0 {
             // What fails there is reported there, by the next poll.
             let _ = self.flush();
             self.staging.pair = key.0;
         }
-        let Some(sizes) = self.queue_pair(key).map(QueuePair::capabilities) else {
-            return Err(Refused::new(Some(Error::returned("ibv_post_send", libc::EINVAL)), request.local));
-        };
+        if let Err(error) = self.fits(key, &request) {
+            return Err(Refused::new(Some(error), request.local));
+        }
         if self.room(key) == 0 {
             return Err(Refused::new(None, request.local));
         }
-        let mut flags = request.flags;
-        let (segment, memory) = match request.local {
-            Local::Inline(bytes) => {
-                if bytes.len() > sizes.inline as usize {
-                    return Err(Refused { error: Some(Error::returned("ibv_post_send", libc::EINVAL)), memory: None });
-                }
-                flags = flags | SendFlags::INLINE;
-                // The address is an offset until `flush`, when the bytes move no more.
-                let offset = self.staging.inline.len() as u64;
-                self.staging.inline.extend_from_slice(bytes);
-                (Segment { address: offset, length: bytes.len() as u32, local_key: 0 }, None)
-            }
-            Local::Owned(memory) => (memory.segment(), Some(memory)),
-        };
-        let (index, wr_id) = self.enter(key, request.token, false, memory);
         let staging = &mut self.staging;
+        let (token, operation, address) = (request.token, request.operation, request.operation.destination());
+        let address = address.map(|to| Arc::clone(to.address));
+        let enter = |memory| self.table.enter(Owner::Sends(key.0), Operation { token, memory, address });
+        let index = match request.local {
+            Local::Inline(bytes) => {
+                // The address is an offset until `flush`, when the bytes move no more.
+                let offset = staging.inline.len() as u64;
+                staging.inline.extend_from_slice(bytes);
+                let segment = Segment { address: offset, length: bytes.len() as u32, local_key: 0 };
+                let (index, wr_id) = enter(None);
+                staging.list.push_kept(wr_id, operation, segment, &[], request.flags | SendFlags::INLINE);
+                index
+            }
+            Local::Owned(memory) => {
+                let segment = memory.segment();
+                let (index, wr_id) = enter(Some(memory));
+                let more = self.table.memory(index).map_or(&[][..], InFlight::more_segments);
+                staging.list.push_kept(wr_id, operation, segment, more, request.flags.without_inline());
+                index
+            }
+        };
         staging.entries.push(index);
-        staging.segments.push(segment);
-        staging.requests.push(send_request(wr_id, request.operation, std::ptr::null_mut(), 1, flags));
         Ok(())
+    }
+
+    /// Whether the request is one that the queue pair can be given.
+    fn fits(&self, key: QueuePairKey, request: &SendRequest<'_, B>) -> Result<()> {
+        let call = "ibv_post_send";
+        let Some(pair) = self.queue_pair(key) else { return Err(Error::invalid(call, "the queue pair was removed")) };
+        let sizes = pair.capabilities();
+        request.operation.check_for(pair)?;
+        match &request.local {
+            Local::Inline(bytes) if bytes.len() > sizes.inline as usize => {
+                Err(Error::invalid(call, format!("{} bytes inline; at most {}", bytes.len(), sizes.inline)))
+            }
+            Local::Owned(memory) if memory.more_segments().len() >= sizes.segments.max(1) as usize => {
+                let count = memory.more_segments().len() + 1;
+                Err(Error::invalid(call, format!("{count} segments; at most {}", sizes.segments)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Posts what is staged, in one `ibv_post_send`.
@@ -241,33 +338,24 @@ impl<B: InFlight> OwningQueue<B> {
     /// [`NotPosted`](CompletionStatus::NotPosted), so the error need not be kept.
     pub fn flush(&mut self) -> Result<()> {
         let staging = &mut self.staging;
-        let count = staging.requests.len();
-        if count == 0 {
+        if staging.list.is_empty() {
             return Ok(());
         }
         let Some(Some(pair)) = self.pairs.get_mut(staging.pair as usize) else {
             // `detach` empties the staging of its queue pair.
             staging.clear();
-            return Err(Error::returned("ibv_post_send", libc::EINVAL));
+            return Err(Error::invalid("ibv_post_send", "the queue pair was removed"));
         };
-        let inline = SendFlags::INLINE.raw();
-        for (request, segment) in staging.requests.iter_mut().zip(&mut staging.segments) {
-            if request.send_flags & inline != 0 {
-                segment.address += staging.inline.as_ptr() as u64;
-            }
-            request.sg_list = (&raw mut *segment).cast();
-        }
-        let first = staging.requests.as_mut_ptr();
-        for index in 1..count {
-            staging.requests[index - 1].next = first.wrapping_add(index);
-        }
-        // SAFETY: the chain lies in `staging`, untouched during the call; the memory of every request is
-        // inline in `staging` or owned by its entry, which only a completion, or the end of the queue
-        // pair, releases.
-        let answer = unsafe { pair.queue_pair.post_send_list(first) };
+        staging.list.place_inline(staging.inline.as_ptr() as u64);
+        let Some(first) = staging.list.link() else { return Ok(()) };
+        // SAFETY: the chain lies in `staging`, untouched during the call. The memory of every request is
+        // inline in `staging`, or owned by its entry, which only a completion, or the end of the queue
+        // pair, releases; so is its address handle. `fits` has checked that it is for this type of queue pair and this
+        // device, and invalidates nothing.
+        let answer = unsafe { pair.queue_pair.post_send_chain(first) };
         let (posted, result) = match answer {
-            Ok(()) => (count, Ok(())),
-            Err((error, bad)) => (position(&staging.requests, bad), Err(error)),
+            Ok(()) => (staging.entries.len(), Ok(())),
+            Err((error, bad)) => (staging.list.take_before(bad), Err(error)),
         };
         pair.sends.extend(staging.entries.drain(..posted));
         let errno = result.as_ref().err().and_then(Error::errno).unwrap_or(libc::EIO);
@@ -285,27 +373,92 @@ impl<B: InFlight> OwningQueue<B> {
         self.flush().map_err(|error| Refused { error: Some(error), memory: None })
     }
 
+    /// Posts a write of 8 bytes that a reader sees all or nothing of; see [`QueuePair::post_atomic_write`].
+    ///
+    /// # Errors
+    /// As there; without an error in the answer if the queue is full.
+    pub fn post_atomic_write(
+        &mut self,
+        key: QueuePairKey,
+        token: u64,
+        remote: Remote,
+        bytes: [u8; 8],
+        flags: SendFlags,
+    ) -> std::result::Result<(), Refused<B>> {
+        // What fails there is reported there, by the next poll.
+        let _ = self.flush();
+        let refused = |error| Refused { error, memory: None };
+        if self.room(key) == 0 {
+            let error = self.pair(key).is_none().then(|| Error::invalid("ibv_post_send", "the queue pair was removed"));
+            return Err(refused(error));
+        }
+        let operation = Operation { token, memory: None, address: None };
+        let (index, wr_id) = self.table.enter(Owner::Sends(key.0), operation);
+        let Some(Some(pair)) = self.pairs.get_mut(key.0 as usize) else { unreachable!("it has room") };
+        match pair.queue_pair.post_atomic_write(wr_id, remote, bytes, flags) {
+            Ok(()) => {
+                pair.sends.push_back(index);
+                Ok(())
+            }
+            Err(error) => {
+                drop(self.table.leave(index));
+                Err(refused(Some(error)))
+            }
+        }
+    }
+
     /// Posts a receive.
     ///
     /// # Errors
-    /// Answers the memory if the queue is full, the queue pair gone, or the device refuses.
+    /// Answers the memory if the queue is full, the queue pair gone, its receives are shared, or the device refuses.
     pub fn post_receive(&mut self, key: QueuePairKey, token: u64, memory: B) -> std::result::Result<(), Refused<B>> {
-        let Some(pair) = self.pairs.get(key.0 as usize).and_then(Option::as_ref) else {
-            return Err(Refused { error: Some(Error::returned("ibv_post_recv", libc::EINVAL)), memory: Some(memory) });
+        let Some(Some(pair)) = self.pairs.get_mut(key.0 as usize) else {
+            let error = Error::invalid("ibv_post_recv", "the queue pair was removed");
+            return Err(Refused { error: Some(error), memory: Some(memory) });
         };
-        if pair.receives.len() >= pair.queue_pair.capabilities().receives as usize {
+        if pair.receives.len() >= pair.queue_pair.capabilities().receives as usize
+            && pair.queue_pair.shared_receives().is_none()
+        {
             return Err(Refused { error: None, memory: Some(memory) });
         }
-        let segment = memory.segment();
-        let (index, wr_id) = self.enter(key, token, true, Some(memory));
-        let Some(Some(pair)) = self.pairs.get_mut(key.0 as usize) else { unreachable!("looked up above") };
-        // SAFETY: the entry owns the memory until the completion or the end of the queue pair.
-        match unsafe { pair.queue_pair.post_receive(wr_id, &[segment]) } {
+        let operation = Operation { token, memory: Some(memory), address: None };
+        let (index, wr_id) = self.table.enter(Owner::Receives(key.0), operation);
+        let result = with_segments(self.table.memory(index), |segments| {
+            // SAFETY: the entry owns the memory until the completion or the end of the queue pair.
+            unsafe { pair.queue_pair.post_receive(wr_id, segments) }
+        });
+        match result {
             Ok(()) => {
                 pair.receives.push_back(index);
                 Ok(())
             }
-            Err(error) => Err(Refused { error: Some(error), memory: self.leave(index).1 }),
+            Err(error) => Err(Refused { error: Some(error), memory: self.table.leave(index).memory }),
+        }
+    }
+
+    /// Posts a receive that any of the queue pairs may take.
+    ///
+    /// # Errors
+    /// Answers the memory if the queue is full, there is no shared queue, or the device refuses.
+    pub fn post_shared_receive(&mut self, token: u64, memory: B) -> std::result::Result<(), Refused<B>> {
+        let Some(shared) = &mut self.shared else {
+            let error = Error::invalid("ibv_post_srq_recv", "made without a shared receive queue");
+            return Err(Refused { error: Some(error), memory: Some(memory) });
+        };
+        if shared.outstanding >= shared.queue.receives() {
+            return Err(Refused { error: None, memory: Some(memory) });
+        }
+        let (index, wr_id) = self.table.enter(Owner::Shared, Operation { token, memory: Some(memory), address: None });
+        let result = with_segments(self.table.memory(index), |segments| {
+            // SAFETY: the entry owns the memory until the completion or the end of the shared queue.
+            unsafe { shared.queue.post_receive(wr_id, segments) }
+        });
+        match result {
+            Ok(()) => {
+                shared.outstanding += 1;
+                Ok(())
+            }
+            Err(error) => Err(Refused { error: Some(error), memory: self.table.leave(index).memory }),
         }
     }
 
@@ -314,29 +467,86 @@ impl<B: InFlight> OwningQueue<B> {
     /// # Errors
     /// Fails if the queue was overrun or the device is gone.
     pub fn poll(&mut self, done: &mut Vec<Completed<B>>) -> Result<usize> {
-        for (index, errno) in std::mem::take(&mut self.unposted) {
-            let status = CompletionStatus::NotPosted;
-            done.push(self.failed(index, CompletionError { status, vendor_error: errno.unsigned_abs() }));
-        }
-        let polled = self.completions.poll(&mut self.batch);
-        if let Ok(count) = polled {
-            for index in 0..count {
-                let Some(completion) = self.batch.get(index) else { break };
-                let result = match completion.status {
-                    CompletionStatus::Success => Ok(completion.byte_length),
-                    status => Err(CompletionError { status, vendor_error: completion.vendor_error }),
-                };
-                self.complete(completion.wr_id, completion.queue_pair, result, done);
+        if !self.unposted.is_empty() {
+            for (index, errno) in std::mem::take(&mut self.unposted) {
+                let status = CompletionStatus::NotPosted;
+                let error = CompletionError { status, vendor_error: errno.unsigned_abs() };
+                done.push(failed(&mut self.table, index, error));
             }
         }
-        polled
+        let completions = self.completions.poll(&mut self.batch)?;
+        let count = completions.len();
+        for completion in completions {
+            let Some((last, owner)) = self.table.find(completion.wr_id()) else { continue };
+            let number = completion.queue_pair();
+            if owner == Owner::Shared {
+                let Some(shared) = &mut self.shared else { continue };
+                shared.outstanding -= 1;
+                let key = QueuePairKey(shared.pairs.get(&number).copied().unwrap_or(QueuePairKey::NONE.0));
+                let operation = self.table.leave(last);
+                done.push(Completed::new(operation, key, true, completion.result(), completion.arrival()));
+                continue;
+            }
+            let (Owner::Sends(pair_index) | Owner::Receives(pair_index)) = owner else { continue };
+            let Some(Some(pair)) = self.pairs.get_mut(pair_index as usize) else { continue };
+            // Of an earlier queue pair.
+            if pair.number != number {
+                continue;
+            }
+            let is_receive = matches!(owner, Owner::Receives(_));
+            let outstanding = if is_receive { &mut pair.receives } else { &mut pair.sends };
+            while let Some(index) = outstanding.pop_front() {
+                let is_last = index == last;
+                let operation = self.table.leave(index);
+                let (result, arrival) = match (is_last, is_receive) {
+                    (true, true) => (completion.result(), completion.arrival()),
+                    (true, false) => (completion.result().map(|_| 0), Arrival::default()),
+                    // A send request behind which another completed has succeeded: failures always complete.
+                    (false, _) => (Ok(0), Arrival::default()),
+                };
+                done.push(Completed::new(operation, QueuePairKey(pair_index), is_receive, result, arrival));
+                if is_last {
+                    break;
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Moves the queue pair to ERROR and polls, for at most `patience`, until all its requests have completed; answers
+    /// whether they have. Those that the driver withholds come back by [`detach`](Self::detach).
+    ///
+    /// # Errors
+    /// As [`QueuePair::fail`] and [`poll`](Self::poll).
+    pub fn drain(&mut self, key: QueuePairKey, patience: Duration, done: &mut Vec<Completed<B>>) -> Result<bool> {
+        let begun = Instant::now();
+        // What fails is reported by the poll.
+        let _ = self.flush();
+        let Some(pair) = self.queue_pair(key) else { return Ok(true) };
+        pair.fail()?;
+        loop {
+            let polled = self.poll(done)?;
+            if self.outstanding(key) == 0 {
+                return Ok(true);
+            }
+            if begun.elapsed() >= patience {
+                return Ok(false);
+            }
+            if polled == 0 {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        }
     }
 
     /// Takes a queue pair out. Its memory is in the answer, whose [`Detached::destroy`] gives it back; that may
-    /// block and can be done on another thread. Completions that still come are ignored.
+    /// block and can be done on another thread. Completions that still come are ignored. Receives that it has taken from
+    /// the shared queue and not completed may come back only when that is destroyed.
     pub fn detach(&mut self, key: QueuePairKey) -> Option<Detached<B>> {
         let pair = self.pairs.get_mut(key.0 as usize)?.take()?;
         self.reserved -= demand(&pair.queue_pair);
+        if let Some(shared) = &mut self.shared {
+            shared.pairs.remove(&pair.number);
+        }
         let mut outstanding: Vec<u32> = pair.receives.into_iter().chain(pair.sends).collect();
         if self.staging.pair == key.0 {
             outstanding.append(&mut self.staging.entries);
@@ -344,105 +554,58 @@ impl<B: InFlight> OwningQueue<B> {
         }
         let unposted = std::mem::take(&mut self.unposted);
         let (gone, kept) =
-            unposted.into_iter().partition::<Vec<_>, _>(|&(i, _)| self.entries[i as usize].pair == key.0);
+            unposted.into_iter().partition::<Vec<_>, _>(|&(i, _)| self.table.owner(i) == Owner::Sends(key.0));
         self.unposted = kept;
         outstanding.extend(gone.into_iter().map(|(index, _)| index));
-        let flushed = outstanding.into_iter().map(|index| self.failed(index, FLUSHED)).collect();
-        Some(Detached { queue_pair: pair.queue_pair, flushed })
+        let flushed = outstanding.into_iter().map(|index| failed(&mut self.table, index, FLUSHED)).collect();
+        Some(Detached::new(pair.queue_pair, flushed))
     }
 
-    fn failed(&mut self, index: u32, error: CompletionError) -> Completed<B> {
-        let entry = &self.entries[index as usize];
-        let (pair, is_receive) = (entry.pair, entry.is_receive);
-        let (token, memory) = self.leave(index);
-        Completed { token, queue_pair: QueuePairKey(pair), is_receive, result: Err(error), memory }
+    fn pair(&self, key: QueuePairKey) -> Option<&Pair> {
+        self.pairs.get(key.0 as usize)?.as_ref()
     }
 }
 
 const FLUSHED: CompletionError = CompletionError { status: CompletionStatus::Flushed, vendor_error: 0 };
 
-impl<B> OwningQueue<B> {
-    fn enter(&mut self, key: QueuePairKey, token: u64, is_receive: bool, memory: Option<B>) -> (u32, u64) {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(Entry { generation: 0, pair: FREE, is_receive: false, token: 0, memory: None });
-            // Room for every entry at once, so that completing never allocates.
-            self.free.reserve(self.entries.len());
-            (self.entries.len() - 1) as u32
-        });
-        let entry = &mut self.entries[index as usize];
-        entry.pair = key.0;
-        entry.is_receive = is_receive;
-        entry.token = token;
-        entry.memory = memory;
-        (index, u64::from(entry.generation) << 32 | u64::from(index))
-    }
+/// Takes out the request at `index`, which has failed.
+fn failed<B>(table: &mut OperationTable<B>, index: u32, error: CompletionError) -> Completed<B> {
+    let (key, is_receive) = match table.owner(index) {
+        Owner::Receives(pair) => (QueuePairKey(pair), true),
+        Owner::Sends(pair) => (QueuePairKey(pair), false),
+        Owner::Shared | Owner::Nobody => (QueuePairKey::NONE, true),
+    };
+    Completed::new(table.leave(index), key, is_receive, Err(error), Arrival::default())
+}
 
-    fn leave(&mut self, index: u32) -> (u64, Option<B>) {
-        let entry = &mut self.entries[index as usize];
-        entry.generation = entry.generation.wrapping_add(1);
-        entry.pair = FREE;
-        let memory = entry.memory.take();
-        let token = entry.token;
-        self.free.push(index);
-        (token, memory)
+/// The segments of a receive, together.
+fn with_segments<B: InFlight, R>(memory: Option<&B>, post: impl FnOnce(&[Segment]) -> R) -> R {
+    match memory {
+        None => post(&[]),
+        Some(memory) if memory.more_segments().is_empty() => post(&[memory.segment()]),
+        Some(memory) => {
+            let mut segments = vec![memory.segment()];
+            segments.extend_from_slice(memory.more_segments());
+            post(&segments)
+        }
     }
+}
 
-    /// Reports the request `wr_id` and the unsignaled ones before it. A stale id, or one under another
-    /// queue pair's number, is ignored.
-    fn complete(
-        &mut self,
-        wr_id: u64,
-        number: u32,
+fn demand(queue_pair: &QueuePair) -> u32 {
+    let sizes = queue_pair.capabilities();
+    sizes.sends.saturating_add(sizes.receives)
+}
+
+impl<B> Completed<B> {
+    #[inline]
+    fn new(
+        operation: Operation<B>,
+        queue_pair: QueuePairKey,
+        is_receive: bool,
         result: std::result::Result<u32, CompletionError>,
-        done: &mut Vec<Completed<B>>,
-    ) {
-        let (generation, last) = ((wr_id >> 32) as u32, wr_id as u32);
-        let Some(entry) = self.entries.get(last as usize) else { return };
-        if entry.generation != generation || entry.pair == FREE {
-            return;
-        }
-        let (pair_index, is_receive) = (entry.pair, entry.is_receive);
-        loop {
-            let Some(Some(pair)) = self.pairs.get_mut(pair_index as usize) else { return };
-            if pair.number != number {
-                return;
-            }
-            let outstanding = if is_receive { &mut pair.receives } else { &mut pair.sends };
-            let Some(index) = outstanding.pop_front() else { return };
-            let (token, memory) = self.leave(index);
-            let is_last = index == last;
-            done.push(Completed {
-                token,
-                queue_pair: QueuePairKey(pair_index),
-                is_receive,
-                // A send request behind which another completed has succeeded: failures always complete.
-                result: if is_last { if is_receive { result } else { result.map(|_| 0) } } else { Ok(0) },
-                memory,
-            });
-            if is_last {
-                return;
-            }
-        }
-    }
-}
-
-/// A queue pair that was taken out, and the memory that it still has in flight.
-pub struct Detached<B> {
-    // The queue pair goes first, also when this is merely dropped.
-    queue_pair: QueuePair,
-    flushed: Vec<Completed<B>>,
-}
-
-impl<B> Detached<B> {
-    /// Destroys the queue pair, after which the device has let go of the memory, and answers all that was
-    /// outstanding, as flushed. If it cannot be destroyed, the memory is set aside for ever and not in the answer.
-    pub fn destroy(mut self) -> Vec<Completed<B>> {
-        if self.queue_pair.destroy().is_err() {
-            for completed in &mut self.flushed {
-                std::mem::forget(completed.memory.take());
-            }
-        }
-        self.flushed
+        arrival: Arrival,
+    ) -> Self {
+        Self { token: operation.token, queue_pair, is_receive, result, arrival, memory: operation.memory }
     }
 }
 
@@ -456,31 +619,29 @@ impl<B> Refused<B> {
 impl Staging {
     fn clear(&mut self) {
         self.entries.clear();
-        self.requests.clear();
-        self.segments.clear();
+        self.list.clear();
         self.inline.clear();
     }
 }
 
-/// Index of `bad` in `requests`; all of them if it points elsewhere, so that nothing is taken for unposted
-/// that the device may hold.
-fn position(requests: &[ffi::ibv_send_wr], bad: *const ffi::ibv_send_wr) -> usize {
-    requests.iter().position(|request| std::ptr::eq(request, bad)).unwrap_or(requests.len())
-}
-
-fn demand(queue_pair: &QueuePair) -> u32 {
-    let sizes = queue_pair.capabilities();
-    sizes.sends.saturating_add(sizes.receives)
+impl<B> Drop for OwningQueue<B> {
+    fn drop(&mut self) {
+        let mut is_free = true;
+        for pair in self.pairs.drain(..).flatten() {
+            is_free &= pair.queue_pair.destroy().is_ok();
+        }
+        if let Some(shared) = self.shared.take() {
+            is_free &= Arc::into_inner(shared.queue).is_some_and(|queue| queue.destroy().is_ok());
+        }
+        if !is_free {
+            tracing::error!("the device may still use what is in flight: its memory is set aside for ever");
+            std::mem::forget(std::mem::replace(&mut self.table, OperationTable::new()));
+        }
+    }
 }
 
 impl<B> fmt::Debug for OwningQueue<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OwningQueue").field("pairs", &self.pairs.iter().flatten().count()).finish_non_exhaustive()
-    }
-}
-
-impl<B> fmt::Debug for Detached<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Detached").field("outstanding", &self.flushed.len()).finish_non_exhaustive()
     }
 }

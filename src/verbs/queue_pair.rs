@@ -1,4 +1,4 @@
-//! Reliable-connection queue pairs.
+//! Queue pairs.
 
 use std::fmt;
 use std::ptr::NonNull;
@@ -8,29 +8,39 @@ use rdma_sys as ffi;
 
 use super::fork::{self, Creator};
 use super::work_request::send_request;
-use super::{CompletionQueue, Error, ProtectionDomain, QueuePairState, Result, Segment, SendFlags, SendOperation};
+use super::{
+    CompletionQueue, Error, ProtectionDomain, QueuePairBuilder, QueuePairCapabilities, QueuePairKind, Remote, Result,
+    Segment, SendFlags, SendList, SendOperation, SharedReceiveQueue,
+};
 
-/// Sizes of a queue pair (`struct ibv_qp_cap`). The device may give more than was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueuePairCapabilities {
-    /// Bytes that a request can carry inline.
-    pub inline: u32,
-    /// Receives that fit the receive queue.
-    pub receives: u32,
-    /// Segments of one request, either queue.
-    pub segments: u32,
-    /// Requests that fit the send queue.
-    pub sends: u32,
-}
-
-/// A queue pair of type RC (`ibv_create_qp(3)`), both queues completing to one completion queue.
+/// A queue pair (`ibv_create_qp(3)`).
+///
+/// Posting here is `unsafe`, at the cost of the C inline functions; [`OwningQueue`](super::OwningQueue) is the safe
+/// tier. Its states are moved by [`modify`](Self::modify), by [`connect_to`](Self::connect_to) and
+/// [`open_for_datagrams`](Self::open_for_datagrams), or with rdma_cm's help by [`initialize`](Self::initialize) and
+/// [`connect`](Self::connect).
+///
+/// ```
+/// use zcmi::verbs::{CompletionQueue, Device, ProtectionDomain, QueuePair, QueuePairKind, QueuePairState};
+///
+/// let Some(device) = Device::list().unwrap_or_default().into_iter().next() else { return Ok(()) };
+/// let context = device.open()?;
+/// let domain = ProtectionDomain::allocate(&context)?;
+/// let completions = CompletionQueue::create(&context, 128)?;
+/// let pair = QueuePair::builder(&domain, &completions).kind(QueuePairKind::Ud).create()?;
+/// assert_eq!(pair.state()?, QueuePairState::Reset);
+/// # Ok::<(), zcmi::verbs::Error>(())
+/// ```
 pub struct QueuePair {
     raw: NonNull<ffi::ibv_qp>,
+    kind: QueuePairKind,
     capabilities: QueuePairCapabilities,
     destroyed: bool,
     creator: Creator,
     // Dropped after `Drop::drop` has destroyed the queue pair.
-    completions: Arc<CompletionQueue>,
+    send_completions: Arc<CompletionQueue>,
+    receive_completions: Arc<CompletionQueue>,
+    shared_receives: Option<Arc<SharedReceiveQueue>>,
     domain: Arc<ProtectionDomain>,
 }
 
@@ -40,61 +50,40 @@ unsafe impl Send for QueuePair {}
 unsafe impl Sync for QueuePair {}
 
 impl QueuePair {
-    /// Creates a queue pair in state RESET. If the device cannot carry `inline` bytes inline, it is asked
+    /// The settings of a queue pair; both its queues complete to `completions`, unless set otherwise.
+    pub fn builder(domain: &Arc<ProtectionDomain>, completions: &Arc<CompletionQueue>) -> QueuePairBuilder {
+        QueuePairBuilder::new(domain, completions)
+    }
+
+    /// Creates a queue pair of type RC. If the device cannot carry `inline` bytes inline, it is asked
     /// again for none.
     ///
     /// # Errors
-    /// `EINVAL` if domain and completion queue are of different devices or a size is too large,
-    /// `ENOMEM` if the device has no queue pair left or RLIMIT_MEMLOCK is too low.
+    /// As [`QueuePairBuilder::create`].
     pub fn create(
         domain: &Arc<ProtectionDomain>,
         completions: &Arc<CompletionQueue>,
         wanted: QueuePairCapabilities,
     ) -> Result<Self> {
-        if !Arc::ptr_eq(domain.context(), completions.context()) {
-            return Err(Error::returned("ibv_create_qp", libc::EINVAL));
-        }
-        Self::create_raw(domain, completions, wanted).or_else(|error| match wanted.inline {
-            0 => Err(error),
-            _ => Self::create_raw(domain, completions, QueuePairCapabilities { inline: 0, ..wanted }),
-        })
+        Self::builder(domain, completions).capabilities(wanted).create()
     }
 
-    fn create_raw(
-        domain: &Arc<ProtectionDomain>,
-        completions: &Arc<CompletionQueue>,
-        wanted: QueuePairCapabilities,
-    ) -> Result<Self> {
-        // SAFETY: all-zero bytes are a valid value of this plain C structure.
-        let mut attributes: ffi::ibv_qp_init_attr = unsafe { std::mem::zeroed() };
-        attributes.send_cq = completions.raw();
-        attributes.recv_cq = completions.raw();
-        attributes.qp_type = ffi::ibv_qp_type::IBV_QPT_RC;
-        attributes.cap = ffi::ibv_qp_cap {
-            max_send_wr: wanted.sends,
-            max_recv_wr: wanted.receives,
-            max_send_sge: wanted.segments,
-            max_recv_sge: wanted.segments,
-            max_inline_data: wanted.inline,
-        };
-        // SAFETY: domain and completion queue exist and the queue pair keeps both alive.
-        let raw = unsafe { ffi::ibv_create_qp(domain.raw(), &mut attributes) };
-        let raw = NonNull::new(raw).ok_or_else(|| Error::last("ibv_create_qp"))?;
-        let given = attributes.cap;
-        Ok(Self {
+    pub(super) fn from_raw(
+        raw: NonNull<ffi::ibv_qp>,
+        settings: QueuePairBuilder,
+        capabilities: QueuePairCapabilities,
+    ) -> Self {
+        Self {
             raw,
-            capabilities: QueuePairCapabilities {
-                // Zero bytes asked for must stay zero bytes used.
-                inline: if wanted.inline == 0 { 0 } else { given.max_inline_data },
-                receives: given.max_recv_wr,
-                segments: given.max_send_sge.min(given.max_recv_sge),
-                sends: given.max_send_wr,
-            },
+            kind: settings.kind,
+            capabilities,
             destroyed: false,
             creator: Creator::here(),
-            completions: Arc::clone(completions),
-            domain: Arc::clone(domain),
-        })
+            send_completions: settings.send_completions,
+            receive_completions: settings.receive_completions,
+            shared_receives: settings.shared_receives,
+            domain: settings.domain,
+        }
     }
 
     /// The number that peers and completions name it by; 24 bits.
@@ -103,14 +92,29 @@ impl QueuePair {
         unsafe { (*self.raw()).qp_num }
     }
 
+    /// The transport service.
+    pub fn kind(&self) -> QueuePairKind {
+        self.kind
+    }
+
     /// The sizes that the device gave.
     pub fn capabilities(&self) -> QueuePairCapabilities {
         self.capabilities
     }
 
-    /// Where both queues complete.
-    pub fn completions(&self) -> &Arc<CompletionQueue> {
-        &self.completions
+    /// Where send requests complete.
+    pub fn send_completions(&self) -> &Arc<CompletionQueue> {
+        &self.send_completions
+    }
+
+    /// Where receives complete.
+    pub fn receive_completions(&self) -> &Arc<CompletionQueue> {
+        &self.receive_completions
+    }
+
+    /// Where it takes receives from, if not from a queue of its own.
+    pub fn shared_receives(&self) -> Option<&Arc<SharedReceiveQueue>> {
+        self.shared_receives.as_ref()
     }
 
     /// The domain that its memory must be registered in.
@@ -118,48 +122,55 @@ impl QueuePair {
         &self.domain
     }
 
-    /// Moves the queue pair to ERROR: what is posted completes as flushed, unless the driver withholds it.
-    pub fn fail(&self) -> Result<()> {
-        // SAFETY: all-zero bytes are a valid value of this plain C structure.
-        let mut attributes: ffi::ibv_qp_attr = unsafe { std::mem::zeroed() };
-        attributes.qp_state = ffi::ibv_qp_state::IBV_QPS_ERR;
-        self.modify(&mut attributes, ffi::ibv_qp_attr_mask::IBV_QP_STATE)
-    }
-
-    /// The state that the device reports (`ibv_query_qp(3)`).
-    pub fn state(&self) -> Result<QueuePairState> {
-        // SAFETY: all-zero bytes are a valid value of this plain C structure.
-        let mut attributes: ffi::ibv_qp_attr = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
-        let mut initial: ffi::ibv_qp_init_attr = unsafe { std::mem::zeroed() };
-        let mask = ffi::ibv_qp_attr_mask::IBV_QP_STATE.0 as i32;
-        // SAFETY: the queue pair exists and both structures are writable for the call.
-        let answer = unsafe { ffi::ibv_query_qp(self.raw(), &mut attributes, mask, &mut initial) };
-        Error::check("ibv_query_qp", answer)?;
-        Ok(QueuePairState::from_raw(attributes.qp_state))
-    }
-
     /// Posts one send request (`ibv_post_send(3)`).
     ///
     /// # Errors
-    /// `ENOMEM` if the send queue is full, `EINVAL` if a segment or the inline length is too much.
+    /// `ENOMEM` if the send queue is full, `EINVAL` if a segment or the inline length is too much. A request that fails
+    /// later says so by its completion.
     ///
     /// # Safety
-    /// Unless the request is inline, the segments' memory stays registered and mapped, and is not
-    /// written (for a read: not touched) by anybody, from this call until the request's completion, or
-    /// that of a later request of this queue, has been polled or the queue pair has been destroyed. For an
-    /// inline request the memory is readable for the duration of the call.
+    /// - Unless the request is inline, the segments' memory stays registered and mapped, and is not
+    ///   written (for a read or an atomic: not touched) by anybody, from this call until the request's completion, or
+    ///   that of a later request of this queue, has been polled or the queue pair has been destroyed. For an
+    ///   inline request the memory is readable for the duration of the call.
+    /// - A datagram is posted to a queue pair of type UD, anything else to one of another type; the address handle is of
+    ///   the queue pair's device and lives until the completion.
+    /// - A [`LocalInvalidate`](SendOperation::LocalInvalidate) names a window that is bound, to this queue pair, and that
+    ///   nobody else invalidates or frees until the completion: on rxe a second time crashes the kernel.
     #[inline]
     pub unsafe fn post_send(
         &self,
         wr_id: u64,
-        operation: SendOperation,
+        operation: SendOperation<'_>,
         segments: &[Segment],
         flags: SendFlags,
     ) -> Result<()> {
         let mut request = send_request(wr_id, operation, segments.as_ptr().cast_mut(), segments.len(), flags);
-        // SAFETY: one request that ends the list; the caller vouches for the memory of its segments.
-        unsafe { self.post_send_list(&mut request) }.map_err(|(error, _)| error)
+        // SAFETY: one request that ends the list; the caller vouches for what it names.
+        unsafe { self.post_send_chain(&mut request) }.map_err(|(error, _)| error)
+    }
+
+    /// Posts all requests of `list` in one call; what was posted is taken off it.
+    ///
+    /// # Errors
+    /// As [`post_send`](Self::post_send). The first request that was not posted is then the first of the list.
+    ///
+    /// # Safety
+    /// For each request holds what [`post_send`](Self::post_send) asks.
+    #[inline]
+    pub unsafe fn post_send_list(&self, list: &mut SendList<'_>) -> Result<()> {
+        let Some(first) = list.link() else { return Ok(()) };
+        // SAFETY: `link` made a chain of the list's own requests; the caller vouches for what they name.
+        match unsafe { self.post_send_chain(first) } {
+            Ok(()) => {
+                list.clear();
+                Ok(())
+            }
+            Err((error, bad)) => {
+                list.take_before(bad);
+                Err(error)
+            }
+        }
     }
 
     /// Posts a chain of requests in one call; on failure answers the first that was not posted.
@@ -167,7 +178,7 @@ impl QueuePair {
     /// # Safety
     /// The chain is valid for the call; for each request holds what [`Self::post_send`] asks.
     #[inline]
-    pub(super) unsafe fn post_send_list(
+    pub(super) unsafe fn post_send_chain(
         &self,
         first: *mut ffi::ibv_send_wr,
     ) -> std::result::Result<(), (Error, *mut ffi::ibv_send_wr)> {
@@ -177,26 +188,88 @@ impl QueuePair {
         if answer == 0 { Ok(()) } else { Err((Error::returned("ibv_post_send", answer), bad)) }
     }
 
-    /// Posts one receive (`ibv_post_recv(3)`).
+    /// Posts one receive (`ibv_post_recv(3)`). A datagram's buffer begins with 40 bytes of route header.
     ///
     /// # Errors
-    /// `ENOMEM` if the receive queue is full, `EINVAL` if there are too many segments.
+    /// `ENOMEM` if the receive queue is full, `EINVAL` if there are too many segments or the receives are shared.
     ///
     /// # Safety
     /// The segments' memory stays registered and mapped, and is not touched by anybody, until the
     /// receive's completion has been polled or the queue pair has been destroyed.
     #[inline]
     pub unsafe fn post_receive(&self, wr_id: u64, segments: &[Segment]) -> Result<()> {
-        let mut request = ffi::ibv_recv_wr {
-            wr_id,
-            next: std::ptr::null_mut(),
-            sg_list: segments.as_ptr().cast_mut().cast(),
-            num_sge: segments.len() as i32,
-        };
+        let mut request = receive_request(wr_id, segments);
+        // SAFETY: one request that ends the list; the caller vouches for the memory.
+        unsafe { self.post_receive_chain(&mut request) }.map_err(|(error, _)| error)
+    }
+
+    /// Posts receives in one call; answers how many. Fewer than all only with an error, which is that of the next.
+    ///
+    /// # Errors
+    /// As [`post_receive`](Self::post_receive), with the number that were posted.
+    ///
+    /// # Safety
+    /// For each holds what [`post_receive`](Self::post_receive) asks.
+    pub unsafe fn post_receives(&self, receives: &[(u64, &[Segment])]) -> std::result::Result<(), (Error, usize)> {
+        let mut chain = receive_chain(receives);
+        let Some(first) = chain.first_mut().map(std::ptr::from_mut) else { return Ok(()) };
+        // SAFETY: the chain lives during the call; the caller vouches for the memory.
+        unsafe { self.post_receive_chain(first) }.map_err(|(error, bad)| (error, posted_before(&chain, bad)))
+    }
+
+    /// # Safety
+    /// The chain is valid for the call; for each request holds what [`Self::post_receive`] asks.
+    #[inline]
+    unsafe fn post_receive_chain(
+        &self,
+        first: *mut ffi::ibv_recv_wr,
+    ) -> std::result::Result<(), (Error, *mut ffi::ibv_recv_wr)> {
         let mut bad = std::ptr::null_mut();
-        // SAFETY: the queue pair exists; one request that ends the list; the caller vouches for the memory.
-        let answer = unsafe { ffi::ibv_post_recv(self.raw(), &mut request, &mut bad) };
-        Error::check("ibv_post_recv", answer)
+        if self.shared_receives.is_some() {
+            return Err((Error::invalid("ibv_post_recv", "its receives are shared: post to the shared queue"), first));
+        }
+        // SAFETY: the queue pair exists and has a receive queue; the caller vouches for the chain.
+        let answer = unsafe { ffi::ibv_post_recv(self.raw(), first, &mut bad) };
+        if answer == 0 { Ok(()) } else { Err((Error::returned("ibv_post_recv", answer), bad)) }
+    }
+
+    /// Whether [`post_atomic_write`](Self::post_atomic_write) can work; see [`QueuePairBuilder::atomic_write`].
+    pub fn has_atomic_write(&self) -> bool {
+        self.extended().is_some_and(|(_, write)| write.is_some())
+    }
+
+    /// Posts a write of 8 bytes that a reader sees all or nothing of (IBTA 1.5, 9.4.5.3; Linux 6.2 and newer). The
+    /// bytes travel with the request; no memory of ours is used.
+    ///
+    /// # Errors
+    /// `EINVAL` if `remote` is not aligned to 8 bytes, `EOPNOTSUPP` if the queue pair was made without it, `ENOMEM` if the
+    /// send queue is full.
+    pub fn post_atomic_write(&self, wr_id: u64, remote: Remote, bytes: [u8; 8], flags: SendFlags) -> Result<()> {
+        let call = "ibv_wr_atomic_write";
+        if !remote.address.is_multiple_of(8) {
+            return Err(Error::invalid(call, format!("address {:#x} is no multiple of 8", remote.address)));
+        }
+        let Some((extended, Some(write))) = self.extended() else {
+            return Err(Error::returned(call, libc::EOPNOTSUPP).with_detail("the queue pair was made without it"));
+        };
+        // SAFETY: the queue pair exists; the driver's lock is held from here to `ibv_wr_complete`.
+        unsafe { ffi::ibv_wr_start(extended.as_ptr()) };
+        // SAFETY: the extended structure is that of a live queue pair.
+        unsafe { (*extended.as_ptr()).wr_id = wr_id };
+        // SAFETY: as above.
+        unsafe { (*extended.as_ptr()).wr_flags = flags.without_inline().raw() };
+        // SAFETY: between start and complete; the 8 bytes are copied during the call.
+        unsafe { write(extended.as_ptr(), remote.key, remote.address, bytes.as_ptr().cast()) };
+        // SAFETY: ends what `ibv_wr_start` began.
+        let answer = unsafe { ffi::ibv_wr_complete(extended.as_ptr()) };
+        Error::check(call, answer)
+    }
+
+    fn extended(&self) -> Option<(NonNull<ffi::ibv_qp_ex>, Option<AtomicWrite>)> {
+        // SAFETY: the queue pair exists.
+        let extended = NonNull::new(unsafe { ffi::ibv_qp_to_qp_ex(self.raw()) })?;
+        // SAFETY: as above; libibverbs answers the structure only if the queue pair was made with it.
+        Some((extended, unsafe { extended.as_ref() }.wr_atomic_write))
     }
 
     /// Destroys the queue pair; only if that works has the device let go of what is in flight. A failure is logged.
@@ -214,20 +287,43 @@ impl QueuePair {
         Error::check("ibv_destroy_qp", answer)
     }
 
-    pub(super) fn modify(&self, attributes: &mut ffi::ibv_qp_attr, mask: ffi::ibv_qp_attr_mask) -> Result<()> {
-        // SAFETY: the queue pair exists and the structure is valid for the call.
-        let answer = unsafe { ffi::ibv_modify_qp(self.raw(), attributes, mask.0 as i32) };
-        Error::check("ibv_modify_qp", answer)
-    }
-
-    fn raw(&self) -> *mut ffi::ibv_qp {
+    pub(super) fn raw(&self) -> *mut ffi::ibv_qp {
         self.raw.as_ptr()
     }
 }
 
+type AtomicWrite = unsafe extern "C" fn(*mut ffi::ibv_qp_ex, u32, u64, *const std::ffi::c_void);
+
+/// A receive in the C layout.
+#[inline]
+pub(super) fn receive_request(wr_id: u64, segments: &[Segment]) -> ffi::ibv_recv_wr {
+    ffi::ibv_recv_wr {
+        wr_id,
+        next: std::ptr::null_mut(),
+        sg_list: segments.as_ptr().cast_mut().cast(),
+        num_sge: segments.len() as i32,
+    }
+}
+
+/// Receives, each leading to the next.
+pub(super) fn receive_chain(receives: &[(u64, &[Segment])]) -> Vec<ffi::ibv_recv_wr> {
+    let mut chain: Vec<_> = receives.iter().map(|(wr_id, segments)| receive_request(*wr_id, segments)).collect();
+    let first = chain.as_mut_ptr();
+    for index in 1..chain.len() {
+        chain[index - 1].next = first.wrapping_add(index);
+    }
+    chain
+}
+
+/// How many of `chain` come before `bad`; all if it points elsewhere, so that nothing is taken for unposted that the
+/// device may hold.
+pub(super) fn posted_before(chain: &[ffi::ibv_recv_wr], bad: *const ffi::ibv_recv_wr) -> usize {
+    chain.iter().position(|request| std::ptr::eq(request, bad)).unwrap_or(chain.len())
+}
+
 impl fmt::Debug for QueuePair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QueuePair").field("number", &self.number()).finish_non_exhaustive()
+        f.debug_struct("QueuePair").field("kind", &self.kind).field("number", &self.number()).finish_non_exhaustive()
     }
 }
 
