@@ -1,19 +1,19 @@
-//! What this process has of the device and of its descriptors, to show that nothing is left behind.
+//! What there is of the device's objects and of this process' descriptors, to show that nothing is left behind.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// Kinds that `rdma resource show` lists.
-const KINDS: [&str; 7] = ["ctx", "pd", "cq", "qp", "mr", "srq", "cm_id"];
 /// Time for what is destroyed in the background.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What has not changed for so long will not change by itself.
 const CALM: Duration = Duration::from_millis(200);
 
-/// This process' objects, as the kernel counts them (identifiers without listeners), and its descriptors.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The objects of all devices, as the kernel counts them, and this process' descriptors. Tests run one at a time, so
+/// nobody else has any that come and go.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Resources {
-    objects: [usize; KINDS.len()],
+    objects: BTreeMap<String, usize>,
     descriptors: usize,
 }
 
@@ -21,7 +21,7 @@ impl Resources {
     /// What there is now.
     pub fn now() -> Self {
         let descriptors = std::fs::read_dir("/proc/self/fd").expect("procfs").count();
-        Self { objects: KINDS.map(count), descriptors }
+        Self { objects: objects(), descriptors }
     }
 
     /// What there is once it has stopped changing: other tests of this process end in the background.
@@ -47,8 +47,8 @@ impl Resources {
         let begun = Instant::now();
         loop {
             let now = Self::now();
-            let kinds = now.objects.iter().zip(&baseline.objects);
-            if kinds.into_iter().all(|(now, then)| now <= then) && now.descriptors <= baseline.descriptors {
+            let is_no_more = now.objects.iter().all(|(kind, &count)| count <= baseline.of(kind));
+            if is_no_more && now.descriptors <= baseline.descriptors {
                 return;
             }
             assert!(begun.elapsed() < PATIENCE, "something was left behind: {now:?}, before {baseline:?}");
@@ -58,22 +58,31 @@ impl Resources {
 
     /// How many objects of `kind` there are.
     pub fn of(&self, kind: &str) -> usize {
-        self.objects[KINDS.iter().position(|&known| known == kind).expect("a kind that is counted")]
+        self.objects.get(kind).copied().unwrap_or(0)
     }
 }
 
 impl fmt::Debug for Resources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (kind, count) in KINDS.iter().zip(self.objects) {
+        for (kind, count) in &self.objects {
             write!(f, "{count} {kind}, ")?;
         }
         write!(f, "{} descriptors", self.descriptors)
     }
 }
 
-fn count(kind: &str) -> usize {
-    let output = std::process::Command::new("rdma").args(["resource", "show", kind]).output().expect("iproute2");
-    let pid = format!("pid {} ", std::process::id());
+/// What `rdma resource` says: a line a device, such as `0: rxe0: pd 1 cq 1 qp 1 cm_id 0 mr 0 ctx 0 srq 0`.
+fn objects() -> BTreeMap<String, usize> {
+    let output = std::process::Command::new("rdma").arg("resource").output().expect("iproute2");
+    assert!(output.status.success(), "rdma resource: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().filter(|line| format!("{line} ").contains(&pid) && !line.contains("LISTEN")).count()
+    let mut objects = BTreeMap::new();
+    for line in text.lines() {
+        let words: Vec<_> = line.split_whitespace().skip(2).collect();
+        for pair in words.chunks_exact(2) {
+            *objects.entry(pair[0].to_owned()).or_default() += pair[1].parse::<usize>().expect("a count");
+        }
+    }
+    assert!(objects.contains_key("qp"), "rdma resource said: {text}");
+    objects
 }
