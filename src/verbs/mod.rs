@@ -1,18 +1,64 @@
-//! A safe, thin layer over libibverbs and librdmacm.
+//! A safe, complete layer over libibverbs and librdmacm.
 //!
 //! Every object is one type in one file. Parents are held by [`Arc`](std::sync::Arc), so objects are
 //! destroyed in the order that verbs asks for, in whatever order they are dropped. Both libraries
 //! are opened at run time: without them every call answers `ENOSYS`, which [`Error::is_not_installed`] tells.
 //!
+//! | to | see |
+//! |---|---|
+//! | find and open a device | [`Device`], [`Context`] |
+//! | register memory | [`ProtectionDomain`], [`MemoryRegion`], [`RegisteredBuffer`], [`ExposedRegion`] |
+//! | make a queue pair | [`CompletionQueue`], [`QueuePair::builder`], [`SharedReceiveQueue`] |
+//! | connect it by rdma_cm | [`EventChannel`], [`ConnectionId`], [`QueuePair::initialize`], [`QueuePair::connect`] |
+//! | connect it by other means | [`Endpoint`], [`QueuePair::connect_to`], [`AddressHandle`] |
+//! | post and poll, safely | [`OwningQueue`] |
+//! | post and poll, at the cost of C | [`QueuePair::post_send`], [`CompletionQueue::poll`] |
+//! | know what to mind | [`guide`]: threads, destruction, `unsafe` |
+//!
 //! Posting has two tiers. [`QueuePair::post_send`] and [`QueuePair::post_receive`] are `unsafe` and
 //! cost what the C inline functions cost. [`OwningQueue`] is safe: it owns the memory of every
 //! operation from post to completion.
 //!
-//! # Destruction
+//! # A message to ourselves
 //!
-//! `Drop` calls the verbs destructor at once; some of them can block (a queue pair, an identifier with
-//! an unacknowledged event). Whoever must not block drops the object on another thread. A process
-//! that inherited an object over `fork` leaks it instead of destroying what is its parent's.
+//! ```
+//! use std::time::{Duration, Instant};
+//! use zcmi::verbs::*;
+//!
+//! let Some(device) = Device::list().unwrap_or_default().into_iter().next() else { return Ok(()) };
+//! let context = device.open()?;
+//! let domain = ProtectionDomain::allocate(&context)?;
+//! let mut queue = OwningQueue::new(CompletionQueue::create(&context, 512)?);
+//! let mut pair = || queue.add(QueuePair::builder(&domain, &queue.completions().clone()).create()?);
+//! let (here, there) = (pair()?, pair()?);
+//!
+//! // What two hosts would tell each other by any other way.
+//! # let Some(index) = (0..256).find(|&index| context.gid(1, index).is_ok_and(|gid| gid.ip().is_some_and(|ip| ip.is_ipv4()))) else { return Ok(()) };
+//! let end = || LocalEnd { port: 1, gid_index: index, psn: Psn::random(), access: Access::LOCAL_WRITE, path_mtu: 1024 };
+//! let ends = [end(), end()];
+//! let pairs = [here, there].map(|key| queue.queue_pair(key).expect("just added"));
+//! for (pair, end) in pairs.iter().zip(&ends) {
+//!     pair.prepare(end)?;
+//! }
+//! pairs[0].connect_to(&ends[0], &pairs[1].endpoint(&ends[1])?, &Tuning::default())?;
+//! pairs[1].connect_to(&ends[1], &pairs[0].endpoint(&ends[0])?, &Tuning::default())?;
+//!
+//! let mut message = RegisteredBuffer::allocate(&domain, 64)?;
+//! message[..5].copy_from_slice(b"hello");
+//! message.set_used(0..5);
+//! queue.post_receive(there, 1, RegisteredBuffer::allocate(&domain, 64)?).expect("there is room");
+//! let request = SendRequest { token: 2, operation: SendOperation::Send, local: Local::Owned(message), flags: SendFlags::SIGNALED };
+//! queue.post(here, request).expect("there is room");
+//!
+//! let (mut done, begun) = (Vec::new(), Instant::now());
+//! while done.len() < 2 && begun.elapsed() < Duration::from_secs(5) {
+//!     queue.poll(&mut done)?;
+//! }
+//! let received = done.iter().find(|completed| completed.is_receive).expect("it arrives");
+//! assert_eq!(received.result, Ok(5));
+//! assert_eq!(&received.memory.as_ref().expect("it was ours")[..5], b"hello");
+//! # Ok::<(), zcmi::verbs::Error>(())
+//! ```
 
 mod address_handle;
 mod completion;
@@ -27,6 +73,7 @@ mod event;
 mod event_channel;
 mod exposed_region;
 mod fork;
+pub mod guide;
 mod memory_region;
 mod operation_table;
 mod owning_queue;
