@@ -395,7 +395,8 @@ impl<B: InFlight> OwningQueue<B> {
         let operation = Operation { token, memory: None, address: None };
         let (index, wr_id) = self.table.enter(Owner::Sends(key.0), operation);
         let Some(Some(pair)) = self.pairs.get_mut(key.0 as usize) else { unreachable!("it has room") };
-        match pair.queue_pair.post_atomic_write(wr_id, remote, bytes, flags) {
+        // SAFETY: the id is that of an entry of this queue, which stays until its completion.
+        match unsafe { pair.queue_pair.post_atomic_write(wr_id, remote, bytes, flags) } {
             Ok(()) => {
                 pair.sends.push_back(index);
                 Ok(())

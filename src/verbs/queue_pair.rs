@@ -135,6 +135,8 @@ impl QueuePair {
     ///   inline request the memory is readable for the duration of the call.
     /// - A datagram is posted to a queue pair of type UD, anything else to one of another type; the address handle is of
     ///   the queue pair's device and lives until the completion.
+    /// - The completion queue is not that of an [`OwningQueue`](super::OwningQueue), which would take the completion for one
+    ///   of its own.
     /// - A [`LocalInvalidate`](SendOperation::LocalInvalidate) names a window that is bound, to this queue pair, and that
     ///   nobody else invalidates or frees until the completion: on rxe a second time crashes the kernel.
     #[inline]
@@ -195,7 +197,8 @@ impl QueuePair {
     ///
     /// # Safety
     /// The segments' memory stays registered and mapped, and is not touched by anybody, until the
-    /// receive's completion has been polled or the queue pair has been destroyed.
+    /// receive's completion has been polled or the queue pair has been destroyed. The completion queue is not that of an
+    /// [`OwningQueue`](super::OwningQueue).
     #[inline]
     pub unsafe fn post_receive(&self, wr_id: u64, segments: &[Segment]) -> Result<()> {
         let mut request = receive_request(wr_id, segments);
@@ -244,7 +247,17 @@ impl QueuePair {
     /// # Errors
     /// `EINVAL` if `remote` is not aligned to 8 bytes, `EOPNOTSUPP` if the queue pair was made without it, `ENOMEM` if the
     /// send queue is full.
-    pub fn post_atomic_write(&self, wr_id: u64, remote: Remote, bytes: [u8; 8], flags: SendFlags) -> Result<()> {
+    ///
+    /// # Safety
+    /// The completion queue is not that of an [`OwningQueue`](super::OwningQueue), which would take the completion for one
+    /// of its own and release the memory of another request.
+    pub unsafe fn post_atomic_write(
+        &self,
+        wr_id: u64,
+        remote: Remote,
+        bytes: [u8; 8],
+        flags: SendFlags,
+    ) -> Result<()> {
         let call = "ibv_wr_atomic_write";
         if !remote.address.is_multiple_of(8) {
             return Err(Error::invalid(call, format!("address {:#x} is no multiple of 8", remote.address)));

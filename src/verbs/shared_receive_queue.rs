@@ -117,7 +117,7 @@ impl SharedReceiveQueue {
     ///
     /// # Safety
     /// The segments' memory stays registered and mapped, and is not touched by anybody, until the receive's completion has
-    /// been polled or this queue has been destroyed.
+    /// been polled or this queue has been destroyed. The queue is not that of an [`OwningQueue`](super::OwningQueue).
     #[inline]
     pub unsafe fn post_receive(&self, wr_id: u64, segments: &[Segment]) -> Result<()> {
         let mut request = receive_request(wr_id, segments);
