@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rdma_sys as ffi;
 
 use super::fork::{self, Creator};
+use super::limits::explain_descriptors;
 use super::{Context, Error, Result};
 
 /// A completion channel (`ibv_create_comp_channel(3)`), never blocking. One can serve many queues.
@@ -39,11 +40,11 @@ impl CompletionChannel {
     /// Creates a channel.
     ///
     /// # Errors
-    /// `EMFILE` if the process may open no more files.
+    /// `EMFILE` if the process may open no more files; the detail names the limit.
     pub fn create(context: &Arc<Context>) -> Result<Arc<Self>> {
         // SAFETY: the context is open.
         let raw = unsafe { ffi::ibv_create_comp_channel(context.raw()) };
-        let raw = NonNull::new(raw).ok_or_else(|| Error::last("ibv_create_comp_channel"))?;
+        let raw = NonNull::new(raw).ok_or_else(|| explain_descriptors(Error::last("ibv_create_comp_channel")))?;
         let channel = Self { raw, creator: Creator::here(), context: Arc::clone(context) };
         rustix::io::ioctl_fionbio(channel.as_fd(), true)
             .map_err(|errno| Error::returned("ioctl", errno.raw_os_error()))?;

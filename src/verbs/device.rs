@@ -11,6 +11,7 @@ use rdma_sys as ffi;
 
 use super::event::AsyncEvent;
 use super::fork::{self, Creator};
+use super::limits::explain_descriptors;
 use super::{Error, Result};
 
 /// An RDMA device that the kernel offers, not yet opened.
@@ -23,7 +24,7 @@ impl Device {
     /// All devices, in the order of `ibv_get_device_list(3)`. Empty where the kernel has none.
     ///
     /// # Errors
-    /// Fails where libibverbs is missing ([`Error::is_not_installed`]) or sysfs cannot be read.
+    /// Fails where libibverbs is missing ([`Error::is_not_installed`]), sysfs cannot be read, or no descriptor is left.
     pub fn list() -> Result<Vec<Device>> {
         let list = DeviceList::read()?;
         Ok(list.iter().map(|device| Device { name: name_of(device) }).collect())
@@ -56,16 +57,17 @@ impl Context {
     /// Opens the device called `name`.
     ///
     /// # Errors
-    /// `ENODEV` if there is none of that name, `EACCES` or `EPERM` if `/dev/infiniband/uverbs*` may not be opened.
+    /// `ENODEV` if there is none of that name, `EACCES` or `EPERM` if `/dev/infiniband/uverbs*` may not be opened,
+    /// `EMFILE` or `ENODEV` if no descriptor is left, which the detail then says.
     pub fn open(name: &str) -> Result<Arc<Self>> {
         let list = DeviceList::read()?;
         let device = list
             .iter()
             .find(|&device| name_of(device) == name)
-            .ok_or_else(|| Error::returned("ibv_get_device_list", libc::ENODEV))?;
+            .ok_or_else(|| explain_descriptors(Error::returned("ibv_get_device_list", libc::ENODEV)))?;
         // SAFETY: the device belongs to the list, which lives to the end of this function.
         let raw = unsafe { ffi::ibv_open_device(device) };
-        let raw = NonNull::new(raw).ok_or_else(|| Error::last("ibv_open_device"))?;
+        let raw = NonNull::new(raw).ok_or_else(|| explain_descriptors(Error::last("ibv_open_device")))?;
         let context = Self { raw, name: name.to_owned(), creator: Creator::here() };
         context.set_nonblocking()?;
         Ok(Arc::new(context))
@@ -259,7 +261,7 @@ impl DeviceList {
         let mut count = 0;
         // SAFETY: `count` is writable for the call.
         let raw = unsafe { ffi::ibv_get_device_list(&mut count) };
-        let raw = NonNull::new(raw).ok_or_else(|| Error::last("ibv_get_device_list"))?;
+        let raw = NonNull::new(raw).ok_or_else(|| explain_descriptors(Error::last("ibv_get_device_list")))?;
         Ok(Self { raw, length: usize::try_from(count).unwrap_or(0) })
     }
 

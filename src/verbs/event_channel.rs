@@ -9,6 +9,7 @@ use rdma_sys as ffi;
 
 use super::event::Route;
 use super::fork::Creator;
+use super::limits::explain_descriptors;
 use super::{ConnectionEvent, ConnectionEventKind, ConnectionId, Error, Result, device, sockaddr};
 
 /// A channel that identifiers report to (`rdma_create_event_channel(3)`), never blocking.
@@ -27,11 +28,11 @@ impl EventChannel {
     ///
     /// # Errors
     /// `ENOSYS` without librdmacm, `ENODEV` or `ENOENT` without the kernel's `rdma_ucm`, `EACCES` if
-    /// `/dev/infiniband/rdma_cm` may not be opened.
+    /// `/dev/infiniband/rdma_cm` may not be opened, `EMFILE` if no descriptor is left.
     pub fn create() -> Result<Arc<Self>> {
         // SAFETY: takes nothing.
         let raw = unsafe { ffi::rdma_create_event_channel() };
-        let raw = NonNull::new(raw).ok_or_else(|| Error::last("rdma_create_event_channel"))?;
+        let raw = NonNull::new(raw).ok_or_else(|| explain_descriptors(Error::last("rdma_create_event_channel")))?;
         let channel = Self { raw, creator: Creator::here() };
         rustix::io::ioctl_fionbio(channel.as_fd(), true)
             .map_err(|errno| Error::returned("ioctl", errno.raw_os_error()))?;

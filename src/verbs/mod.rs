@@ -7,7 +7,7 @@
 //! | to | see |
 //! |---|---|
 //! | find and open a device | [`Device`], [`Context`] |
-//! | register memory | [`ProtectionDomain`], [`MemoryRegion`], [`RegisteredBuffer`], [`ExposedRegion`] |
+//! | register memory | [`ProtectionDomain`], [`MemoryRegion`], [`RegisteredBuffer`], [`ExposedRegion`], [`SharedBytes`] |
 //! | make a queue pair | [`CompletionQueue`], [`QueuePair::builder`], [`SharedReceiveQueue`] |
 //! | connect it by rdma_cm | [`EventChannel`], [`ConnectionId`], [`QueuePair::initialize`], [`QueuePair::connect`] |
 //! | connect it by other means | [`Endpoint`], [`QueuePair::connect_to`], [`AddressHandle`] |
@@ -60,7 +60,9 @@
 //! # Ok::<(), zcmi::verbs::Error>(())
 //! ```
 
+mod access;
 mod address_handle;
+mod advice;
 mod completion;
 mod completion_channel;
 mod completion_queue;
@@ -74,6 +76,7 @@ mod event_channel;
 mod exposed_region;
 mod fork;
 pub mod guide;
+mod limits;
 mod memory_region;
 mod operation_table;
 mod owning_queue;
@@ -84,13 +87,17 @@ mod queue_pair_builder;
 mod queue_pair_change;
 mod queue_pair_state;
 mod registered_buffer;
+mod reregistration;
 mod send_list;
+mod shared_bytes;
 mod shared_receive_queue;
 mod sockaddr;
 mod tuning;
 mod work_request;
 
+pub use access::Access;
 pub use address_handle::{AddressHandle, AddressVector, ROUTE_HEADER};
+pub use advice::Advice;
 pub use completion::{Arrival, Completion, CompletionError, CompletionStatus, WorkOpcode};
 pub use completion_channel::CompletionChannel;
 pub use completion_queue::{CompletionBatch, CompletionQueue, Completions};
@@ -102,7 +109,7 @@ pub use error::Error;
 pub use event::{AsyncEvent, ConnectionEvent, ConnectionEventKind, Route};
 pub use event_channel::EventChannel;
 pub use exposed_region::{ExposedPart, ExposedRegion};
-pub use memory_region::{Access, MemoryRegion, Registrable};
+pub use memory_region::{MemoryRegion, Registrable};
 pub use owning_queue::{Completed, InFlight, Local, OwningQueue, QueuePairKey, Refused, SendRequest};
 pub use post_batch::PostBatch;
 pub use protection_domain::ProtectionDomain;
@@ -111,7 +118,9 @@ pub use queue_pair_builder::{QueuePairBuilder, QueuePairCapabilities, QueuePairK
 pub use queue_pair_change::QueuePairChange;
 pub use queue_pair_state::QueuePairState;
 pub use registered_buffer::{Pieces, RegisteredBuffer};
+pub use reregistration::{NotReregistered, RegionChange};
 pub use send_list::SendList;
+pub use shared_bytes::SharedBytes;
 pub use shared_receive_queue::{SharedReceiveAttributes, SharedReceiveQueue};
 pub use tuning::Tuning;
 pub use work_request::{Destination, Remote, Segment, SendFlags, SendOperation};

@@ -6,3 +6,5 @@ mod common;
 mod support;
 
 mod device;
+mod limits;
+mod memory_region;

@@ -74,25 +74,11 @@ impl Domain for VerbsDomain {
                 read | write
             }
         };
-        let length = range.len();
         let memory = Arc::clone(memory) as Arc<dyn Registrable>;
-        let region = MemoryRegion::register(&self.domain, memory, range, flags).map_err(|error| {
-            let error = wrap("register memory", error).with_device(self.device());
-            if error.kind() == ErrorKind::MemoryLimit { error.with_detail(limits(length)) } else { error }
-        })?;
+        let region = MemoryRegion::register(&self.domain, memory, range, flags)
+            .map_err(|error| wrap("register memory", error).with_device(self.device()))?;
         let domain = self.this.upgrade().ok_or_else(|| Error::new(ErrorKind::NoDevice, "register memory"))?;
         Ok(Box::new(Region { region, domain }))
-    }
-}
-
-/// The numbers behind a refused registration.
-fn limits(length: usize) -> String {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
-    match limit {
-        Some(limit) => format!("registering {length} bytes; RLIMIT_MEMLOCK is {limit} bytes for all registrations"),
-        None => {
-            format!("registering {length} bytes; RLIMIT_MEMLOCK is unlimited, so the device or its cgroup limits it")
-        }
     }
 }
 
