@@ -1,35 +1,72 @@
 //! rdma_cm identifiers: one end of a connection, or a listener.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rdma_sys as ffi;
 
 use super::fork::{self, Creator};
-use super::sockaddr::{self, RawAddress};
-use super::{Error, EventChannel, Result};
-
-/// Private data that fits a connect request over IP (56 bytes: IBTA's 92 less rdma_cm's own header).
-pub(crate) const REQUEST_PRIVATE_DATA: usize = 56;
-/// Private data that fits an accept.
-pub(crate) const REPLY_PRIVATE_DATA: usize = 196;
-/// Private data that fits a rejection.
-pub(crate) const REJECT_PRIVATE_DATA: usize = 148;
+use super::sockaddr::RawAddress;
+use super::{ConnectionParameters, Error, EventChannel, PortSpace, Result};
 
 static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 
-/// An identifier of port space TCP (`rdma_create_id(3)`). It carries addresses and paths; the queue pair
-/// is the caller's own, moved through its states with [`QueuePair::initialize`](super::QueuePair::initialize)
-/// and [`QueuePair::connect`](super::QueuePair::connect). Events come on the channel, by [`key`](Self::key).
+/// An identifier (`rdma_create_id(3)`): one end of a connection, a listener, or a member of multicast groups. It
+/// carries addresses and paths; the queue pair is the caller's own, moved through its states with
+/// [`QueuePair::initialize`](super::QueuePair::initialize) and [`QueuePair::connect`](super::QueuePair::connect).
+/// What it starts ends with an event on its channel, which names it by its [`key`](Self::key).
+///
+/// | end | steps, each with the event that ends it |
+/// |---|---|
+/// | active | [`resolve_address`](Self::resolve_address) → `AddressResolved`, [`resolve_route`](Self::resolve_route) → `RouteResolved`, [`connect`](Self::connect) → `ConnectResponse`, [`establish`](Self::establish) |
+/// | passive | [`bind`](Self::bind), [`listen`](Self::listen) → `ConnectRequest`, [`accept`](Self::accept) on the request's own identifier → `Established` |
+///
+/// # Timeouts
+/// The kernel ends the two resolving steps after the time they are given. Without an answer to `connect` it takes
+/// over a minute to report `Unreachable`, and a request that nobody accepts waits for ever. So wait
+/// with [`EventChannel::wait`], and drop the identifier when the time is up: that cancels what is under way.
+///
+/// # Device removal
+/// See [`DeviceRemoval`](super::ConnectionEventKind::DeviceRemoval).
+///
+/// # Threads
+/// The type is not `Sync`: calls on one identifier take turns. Its events may be read by another thread meanwhile.
+///
+/// # Example
+/// ```
+/// use std::time::Duration;
+/// use zcmi::verbs::{ConnectionEventKind, ConnectionId, Device, EventChannel, Result};
+///
+/// fn main() -> Result<()> {
+///     let Some(device) = Device::list().ok().and_then(|list| list.into_iter().next()) else { return Ok(()) };
+///     let Some(ours) = device.open()?.gid(1, 1).ok().and_then(|gid| gid.ip()) else { return Ok(()) };
+///     let Ok(channel) = EventChannel::create() else { return Ok(()) };
+///
+///     let listener = ConnectionId::create(&channel)?;
+///     listener.bind((ours, 0).into())?;
+///     listener.listen(8)?;
+///     let address = listener.local_address().expect("bound");
+///
+///     let active = ConnectionId::create(&channel)?;
+///     active.resolve_address(address, Duration::from_secs(2))?;
+///     let Some(event) = channel.wait(Duration::from_secs(5))? else { return Ok(()) };
+///     assert_eq!(event.key, active.key());
+///     let resolved = event.expect(ConnectionEventKind::AddressResolved)?;
+///     println!("the way to {address} is through {:?}", resolved.route);
+///     Ok(())
+/// }
+/// ```
 pub struct ConnectionId {
     raw: NonNull<ffi::rdma_cm_id>,
     key: u64,
-    /// Address and device after `bind`; read at once, since events change the C structure later.
-    bound: OnceLock<(Option<SocketAddr>, Option<String>)>,
+    space: PortSpace,
+    /// Groups joined and not left, each at an address that events about it carry.
+    pub(super) joined: RefCell<Vec<Arc<SocketAddr>>>,
     creator: Creator,
     channel: Arc<EventChannel>,
 }
@@ -37,47 +74,46 @@ pub struct ConnectionId {
 // SAFETY: librdmacm has no thread affinity. The type is not `Sync`: calls on one identifier take turns.
 unsafe impl Send for ConnectionId {}
 
-/// What both sides tell each other at set-up (`struct rdma_conn_param`).
-#[derive(Clone, Copy, Debug)]
-pub struct ConnectionParameters<'a> {
-    /// Up to 56 bytes with a request, 196 with an accept.
-    pub private_data: &'a [u8],
-    /// Reads that the peer may have outstanding here.
-    pub responder_resources: u8,
-    /// Reads that we want to have outstanding there.
-    pub initiator_depth: u8,
-    /// How often the peer sends a packet again; at most 7.
-    pub retry_count: u8,
-    /// How often the peer tries again when we have no receive; 7 means for ever.
-    pub rnr_retry_count: u8,
-    /// The number of our queue pair.
-    pub queue_pair: u32,
-}
-
 impl ConnectionId {
-    /// Creates an identifier that reports to `channel`.
+    /// Creates an identifier of port space TCP that reports to `channel`.
+    ///
+    /// # Errors
+    /// `ENODEV` if this process' network namespace has no rdma_cm, `ENOMEM`.
     pub fn create(channel: &Arc<EventChannel>) -> Result<Self> {
+        Self::create_in(PortSpace::Tcp, channel)
+    }
+
+    /// Creates an identifier of a port space that reports to `channel`.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_in(space: PortSpace, channel: &Arc<EventChannel>) -> Result<Self> {
         let key = NEXT_KEY.fetch_add(1, Ordering::Relaxed);
         let mut raw = std::ptr::null_mut();
-        let space = ffi::rdma_port_space::RDMA_PS_TCP;
         // SAFETY: the channel exists and the identifier keeps it alive; the context is a number to librdmacm.
-        let answer = unsafe { ffi::rdma_create_id(channel.raw(), &mut raw, key as *mut _, space) };
+        let answer = unsafe { ffi::rdma_create_id(channel.raw(), &mut raw, key as *mut _, space.raw()) };
         Error::check("rdma_create_id", answer)?;
         let raw = NonNull::new(raw).ok_or_else(|| Error::last("rdma_create_id"))?;
-        Ok(Self { raw, key, bound: OnceLock::new(), creator: Creator::here(), channel: Arc::clone(channel) })
+        Ok(Self::from_raw(raw, key, space, channel))
     }
 
     /// Takes over the identifier of a connect request.
     ///
     /// # Safety
-    /// `raw` came with a connect request on `channel` that has not been acknowledged, and has no other owner.
-    pub(super) unsafe fn adopt(raw: *mut ffi::rdma_cm_id, channel: &Arc<EventChannel>) -> Self {
+    /// `raw`, of port space `space`, came with a connect request on `channel`, which the caller has locked; the event
+    /// has not been acknowledged, and the identifier has no other owner.
+    pub(super) unsafe fn adopt(raw: *mut ffi::rdma_cm_id, channel: &Arc<EventChannel>, space: PortSpace) -> Self {
         let key = NEXT_KEY.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller promises a live identifier.
+        // SAFETY: the caller promises a live identifier; it has no events yet that would read its context.
         unsafe { (*raw).context = key as *mut _ };
         // SAFETY: librdmacm reports no request without an identifier.
         let raw = unsafe { NonNull::new_unchecked(raw) };
-        Self { raw, key, bound: OnceLock::new(), creator: Creator::here(), channel: Arc::clone(channel) }
+        Self::from_raw(raw, key, space, channel)
+    }
+
+    fn from_raw(raw: NonNull<ffi::rdma_cm_id>, key: u64, space: PortSpace, channel: &Arc<EventChannel>) -> Self {
+        let (joined, creator, channel) = (RefCell::default(), Creator::here(), Arc::clone(channel));
+        Self { raw, key, space, joined, creator, channel }
     }
 
     /// A number that no other identifier of this process ever has; events carry it.
@@ -90,99 +126,191 @@ impl ConnectionId {
         &self.channel
     }
 
+    /// The port space it was created in; that of the listener for a connect request.
+    pub fn port_space(&self) -> PortSpace {
+        self.space
+    }
+
     /// Binds to a local address (`rdma_bind_addr(3)`); port 0 lets the kernel choose.
     ///
     /// # Errors
-    /// `EADDRINUSE`, `EADDRNOTAVAIL`, or `ENODEV` if no RDMA device has the address.
+    /// `EADDRINUSE`, `EADDRNOTAVAIL`, `ENODEV` if no RDMA device has the address, `EINVAL` if it is bound already.
     pub fn bind(&self, address: SocketAddr) -> Result<()> {
-        let mut address = RawAddress::new(address);
-        // SAFETY: the identifier exists and the address is valid for the call.
-        Error::check("rdma_bind_addr", unsafe { ffi::rdma_bind_addr(self.raw(), address.as_mut_ptr()) })?;
-        // SAFETY: the identifier exists, and has nothing under way whose event could change it.
-        let local = unsafe { &raw const (*self.raw()).route.addr.src_addr_union.src_addr };
-        // SAFETY: the storage is as large as any address.
-        let local = unsafe { sockaddr::parse(local) };
-        // SAFETY: as for the address.
-        let context = unsafe { (*self.raw()).verbs };
-        // SAFETY: librdmacm keeps the contexts of its identifiers open.
-        let device = (!context.is_null()).then(|| unsafe { super::device::context_name(context) });
-        let _ = self.bound.set((local, device));
-        Ok(())
+        let mut raw = RawAddress::new(address);
+        let _quiet = self.channel.lock();
+        // SAFETY: the identifier exists and the address is valid for the call; no event is under way to change it.
+        let answer = unsafe { ffi::rdma_bind_addr(self.raw(), raw.as_mut_ptr()) };
+        check("rdma_bind_addr", answer).map_err(|error| match error.errno() {
+            Some(libc::EADDRINUSE) => error.with_detail(format!("{address} is taken in port space {:?}", self.space)),
+            Some(libc::ENODEV) => error.with_detail(format!("no RDMA device has the address {}", address.ip())),
+            Some(libc::EADDRNOTAVAIL) => error.with_detail(format!("this host does not have {}", address.ip())),
+            _ => error,
+        })
     }
 
-    /// The local address after [`bind`](Self::bind).
-    pub fn local_address(&self) -> Option<SocketAddr> {
-        self.bound.get()?.0
-    }
-
-    /// The name of the device after [`bind`](Self::bind) to an address of one; `None` after binding to all addresses.
-    pub fn device(&self) -> Option<&str> {
-        self.bound.get()?.1.as_deref()
-    }
-
-    /// Starts to find the device and hardware address for `peer`; ends with an event.
+    /// Starts to find the device and hardware address for `peer` (`rdma_resolve_addr(3)`). Ends with
+    /// [`AddressResolved`](super::ConnectionEventKind::AddressResolved), or with
+    /// [`AddressError`](super::ConnectionEventKind::AddressError), after which it may be tried again.
+    ///
+    /// The kernel may look at a neighbour's answer only when `timeout` is over: a few short attempts, each twice as
+    /// long, find the address sooner than a long one.
+    ///
+    /// # Errors
+    /// `ENETUNREACH` without a route, `ENODEV` if it leaves by a netdev without an RDMA device, `EINVAL` in another
+    /// state or address family.
     pub fn resolve_address(&self, peer: SocketAddr, timeout: Duration) -> Result<()> {
+        self.resolve(None, peer, timeout)
+    }
+
+    /// As [`resolve_address`](Self::resolve_address), from the local address `source`; with port 0 the kernel chooses one.
+    ///
+    /// # Errors
+    /// Also those of [`bind`](Self::bind), and `EINVAL` for addresses of two families.
+    pub fn resolve_address_from(&self, source: SocketAddr, peer: SocketAddr, timeout: Duration) -> Result<()> {
+        if source.is_ipv4() != peer.is_ipv4() {
+            let detail = format!("{source} and {peer} are of different families");
+            return Err(Error::invalid("rdma_resolve_addr", detail));
+        }
+        self.resolve(Some(source), peer, timeout)
+    }
+
+    fn resolve(&self, source: Option<SocketAddr>, peer: SocketAddr, timeout: Duration) -> Result<()> {
         let mut peer = RawAddress::new(peer);
-        let source = std::ptr::null_mut();
-        // SAFETY: the identifier exists and the address is valid for the call.
+        let mut source = source.map(RawAddress::new);
+        let source = source.as_mut().map_or(std::ptr::null_mut(), RawAddress::as_mut_ptr);
+        let _quiet = self.channel.lock();
+        // SAFETY: the identifier exists and the addresses are valid for the call; librdmacm notes the peer's after the
+        // kernel has begun, so no event may be read meanwhile.
         let answer = unsafe { ffi::rdma_resolve_addr(self.raw(), source, peer.as_mut_ptr(), milliseconds(timeout)) };
-        Error::check("rdma_resolve_addr", answer)
+        check("rdma_resolve_addr", answer)
     }
 
-    /// Starts to find the path to the resolved address; ends with an event.
+    /// Starts to find the path to the resolved address (`rdma_resolve_route(3)`); ends with an event.
+    ///
+    /// # Errors
+    /// `EINVAL` unless the address has been resolved.
     pub fn resolve_route(&self, timeout: Duration) -> Result<()> {
-        // SAFETY: the identifier exists.
+        self.require_device("rdma_resolve_route")?;
+        // SAFETY: the identifier exists and has a device, which librdmacm does not check.
         let answer = unsafe { ffi::rdma_resolve_route(self.raw(), milliseconds(timeout)) };
-        Error::check("rdma_resolve_route", answer)
+        check("rdma_resolve_route", answer)
     }
 
-    /// Listens for connect requests; `backlog` of them may wait.
-    pub fn listen(&self, backlog: i32) -> Result<()> {
-        // SAFETY: the identifier exists.
-        Error::check("rdma_listen", unsafe { ffi::rdma_listen(self.raw(), backlog) })
-    }
-
-    /// Asks the resolved peer for a connection; ends with an event.
+    /// Listens for connect requests (`rdma_listen(3)`). `backlog` of them may wait to be read from the channel, more
+    /// are refused; 0 stands for the most that `/proc/sys/net/rdma_ucm/max_backlog` allows. Without
+    /// [`bind`](Self::bind) it listens at all addresses, at a port that the kernel chooses.
     ///
     /// # Errors
-    /// `EINVAL` if the private data is too long or a count too high.
+    /// `EINVAL` in another state, `EADDRINUSE` if another listener shares the address.
+    pub fn listen(&self, backlog: u32) -> Result<()> {
+        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+        let _quiet = self.channel.lock();
+        // SAFETY: the identifier exists; no event is under way to change it.
+        check("rdma_listen", unsafe { ffi::rdma_listen(self.raw(), backlog) })
+    }
+
+    /// Asks the resolved peer for a connection, or in port space UDP for its queue pair (`rdma_connect(3)`); ends with
+    /// an event.
+    ///
+    /// # Errors
+    /// `EINVAL` unless the route has been resolved, or if the private data is too long or a count too high.
     pub fn connect(&self, parameters: &ConnectionParameters<'_>) -> Result<()> {
-        let mut raw = parameters.to_raw("rdma_connect", REQUEST_PRIVATE_DATA)?;
-        // SAFETY: the identifier exists; parameters and private data are valid for the call.
-        Error::check("rdma_connect", unsafe { ffi::rdma_connect(self.raw(), &mut raw) })
+        let mut raw = parameters.to_raw("rdma_connect", self.space, self.space.connect_private_data())?;
+        self.require_device("rdma_connect")?;
+        // SAFETY: the identifier exists and has a device; parameters and private data are valid for the call.
+        check("rdma_connect", unsafe { ffi::rdma_connect(self.raw(), &mut raw) })
     }
 
-    /// Accepts the connect request that this identifier came with.
+    /// Accepts the connect request that this identifier came with (`rdma_accept(3)`). The queue pair must be ready.
+    /// In port space TCP it ends with an event; in UDP it is done.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// `EINVAL` if it came with no request, or the request is over; else as [`connect`](Self::connect).
     pub fn accept(&self, parameters: &ConnectionParameters<'_>) -> Result<()> {
-        let mut raw = parameters.to_raw("rdma_accept", REPLY_PRIVATE_DATA)?;
-        // SAFETY: the identifier exists; parameters and private data are valid for the call.
-        Error::check("rdma_accept", unsafe { ffi::rdma_accept(self.raw(), &mut raw) })
+        let mut raw = parameters.to_raw("rdma_accept", self.space, self.space.accept_private_data())?;
+        self.require_device("rdma_accept")?;
+        // SAFETY: the identifier exists and has a device; parameters and private data are valid for the call.
+        check("rdma_accept", unsafe { ffi::rdma_accept(self.raw(), &mut raw) })
     }
 
-    /// Tells the peer that our queue pair is ready, after [`ConnectResponse`](super::ConnectionEventKind::ConnectResponse).
+    /// Tells the peer that our queue pair is ready (`rdma_establish(3)`), after
+    /// [`ConnectResponse`](super::ConnectionEventKind::ConnectResponse).
+    ///
+    /// # Errors
+    /// `EINVAL` in another state.
     pub fn establish(&self) -> Result<()> {
         // SAFETY: the identifier exists.
-        Error::check("rdma_establish", unsafe { ffi::rdma_establish(self.raw()) })
+        check("rdma_establish", unsafe { ffi::rdma_establish(self.raw()) })
     }
 
-    /// Refuses the connect request that this identifier came with.
+    /// Refuses the connect request that this identifier came with (`rdma_reject(3)`). The peer sees
+    /// [`RejectReason::Consumer`](super::RejectReason::Consumer), in port space UDP
+    /// [`ResolutionRefusal::Rejected`](super::ResolutionRefusal::Rejected).
     ///
     /// # Errors
-    /// `EINVAL` if the private data is longer than 148 bytes.
+    /// `EINVAL` if it came with no request, or if the private data is longer than
+    /// [`PortSpace::reject_private_data`].
     pub fn reject(&self, private_data: &[u8]) -> Result<()> {
-        let length = private_data_length("rdma_reject", private_data, REJECT_PRIVATE_DATA)?;
+        let length = self.reject_length("rdma_reject", private_data)?;
         // SAFETY: the identifier exists and the data is valid for the call.
         let answer = unsafe { ffi::rdma_reject(self.raw(), private_data.as_ptr().cast(), length) };
-        Error::check("rdma_reject", answer)
+        check("rdma_reject", answer)
     }
 
-    /// Disconnects; both ends get an event.
+    /// As [`reject`](Self::reject), because of the vendor's extension that the peer asked for: it sees
+    /// [`RejectReason::VendorOptionNotSupported`](super::RejectReason::VendorOptionNotSupported).
+    ///
+    /// # Errors
+    /// As [`reject`](Self::reject).
+    pub fn reject_vendor_option(&self, private_data: &[u8]) -> Result<()> {
+        let length = self.reject_length("rdma_reject_ece", private_data)?;
+        // SAFETY: the identifier exists and the data is valid for the call.
+        let answer = unsafe { ffi::rdma_reject_ece(self.raw(), private_data.as_ptr().cast(), length) };
+        check("rdma_reject_ece", answer)
+    }
+
+    /// Disconnects (`rdma_disconnect(3)`); both ends get an event.
+    ///
+    /// # Errors
+    /// `EINVAL` if it is not connected.
     pub fn disconnect(&self) -> Result<()> {
+        self.require_device("rdma_disconnect")?;
+        // SAFETY: the identifier exists and has a device.
+        check("rdma_disconnect", unsafe { ffi::rdma_disconnect(self.raw()) })
+    }
+
+    /// Tells rdma_cm of an asynchronous event of the connection's queue pair (`rdma_notify(3)`): the device may see a
+    /// first message before rdma_cm has seen the peer's confirmation. Then comes
+    /// [`Established`](super::ConnectionEventKind::Established).
+    ///
+    /// # Errors
+    /// `EINVAL` unless the connection is being set up, or already is (`EISCONN`).
+    pub fn notify(&self, notice: QueuePairNotice) -> Result<()> {
+        let event = match notice {
+            QueuePairNotice::CommunicationEstablished => ffi::ibv_event_type::IBV_EVENT_COMM_EST,
+            QueuePairNotice::PathMigrated => ffi::ibv_event_type::IBV_EVENT_PATH_MIG,
+        };
         // SAFETY: the identifier exists.
-        Error::check("rdma_disconnect", unsafe { ffi::rdma_disconnect(self.raw()) })
+        check("rdma_notify", unsafe { ffi::rdma_notify(self.raw(), event) })
+    }
+
+    /// Moves to another channel (`rdma_migrate_id(3)`). Events that have not been read move too; from now on all come
+    /// there. Waits while another thread reads from either channel, which does not block.
+    ///
+    /// # Errors
+    /// `EIO` if the device has been removed.
+    pub fn migrate(&mut self, channel: &Arc<EventChannel>) -> Result<()> {
+        if Arc::ptr_eq(&self.channel, channel) {
+            return Ok(());
+        }
+        // Let go only when nothing refers to it any more.
+        let old = Arc::clone(&self.channel);
+        let _quiet = EventChannel::lock_both(&old, channel);
+        // SAFETY: identifier and channel exist. With both channels locked no event lies between reading and
+        // acknowledgement, so nothing reads the identifier's channel and nothing is waited for.
+        check("rdma_migrate_id", unsafe { ffi::rdma_migrate_id(self.raw(), channel.raw()) })?;
+        self.channel = Arc::clone(channel);
+        Ok(())
     }
 
     /// What rdma_cm knows of the queue pair for its transition to `state`.
@@ -196,57 +324,91 @@ impl ConnectionId {
         let mut mask = 0;
         // SAFETY: the identifier exists and both out-pointers are writable for the call.
         let answer = unsafe { ffi::rdma_init_qp_attr(self.raw(), &mut attributes, &mut mask) };
-        Error::check("rdma_init_qp_attr", answer)?;
+        check("rdma_init_qp_attr", answer)?;
         Ok((attributes, ffi::ibv_qp_attr_mask(mask as u32)))
     }
 
-    fn raw(&self) -> *mut ffi::rdma_cm_id {
+    /// Refuses calls that librdmacm carries out without looking whether there is a device.
+    pub(super) fn require_device(&self, call: &'static str) -> Result<()> {
+        let _quiet = self.channel.lock();
+        // SAFETY: the identifier exists; no event is under way to change it.
+        let context = unsafe { (*self.raw()).verbs };
+        if context.is_null() {
+            return Err(Error::invalid(
+                call,
+                "the identifier has no device yet: resolve its address, or bind it to one",
+            ));
+        }
+        Ok(())
+    }
+
+    fn reject_length(&self, call: &'static str, private_data: &[u8]) -> Result<u8> {
+        private_data_length(call, private_data, self.space, self.space.reject_private_data())
+    }
+
+    pub(super) fn raw(&self) -> *mut ffi::rdma_cm_id {
         self.raw.as_ptr()
     }
 }
 
-impl ConnectionParameters<'_> {
-    fn to_raw(self, call: &'static str, limit: usize) -> Result<ffi::rdma_conn_param> {
-        if self.retry_count > 7 || self.rnr_retry_count > 7 {
-            return Err(Error::returned(call, libc::EINVAL));
-        }
-        Ok(ffi::rdma_conn_param {
-            private_data: self.private_data.as_ptr().cast(),
-            private_data_len: private_data_length(call, self.private_data, limit)?,
-            responder_resources: self.responder_resources,
-            initiator_depth: self.initiator_depth,
-            flow_control: 1,
-            retry_count: self.retry_count,
-            rnr_retry_count: self.rnr_retry_count,
-            srq: 0,
-            qp_num: self.queue_pair,
-        })
-    }
+/// What [`ConnectionId::notify`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum QueuePairNotice {
+    /// The queue pair has received something (`IBV_EVENT_COMM_EST`).
+    CommunicationEstablished,
+    /// The queue pair has changed to its alternate path (`IBV_EVENT_PATH_MIG`).
+    PathMigrated,
 }
 
 impl fmt::Debug for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectionId").field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("ConnectionId").field("key", &self.key).field("space", &self.space).finish_non_exhaustive()
     }
 }
 
 impl Drop for ConnectionId {
     fn drop(&mut self) {
         if self.creator.may_destroy("connection identifier") {
+            self.leave_all();
             // SAFETY: destroyed once; every event is acknowledged when it is read, so this does not wait long.
             fork::destroyed("rdma_destroy_id", unsafe { ffi::rdma_destroy_id(self.raw()) });
         }
     }
 }
 
-fn private_data_length(call: &'static str, data: &[u8], limit: usize) -> Result<u8> {
-    u8::try_from(data.len())
-        .ok()
-        .filter(|&length| usize::from(length) <= limit)
-        .ok_or_else(|| Error::returned(call, libc::EINVAL))
+/// The error of a call on an identifier, with what its errno means there.
+pub(super) fn check(call: &'static str, answer: i32) -> Result<()> {
+    Error::check(call, answer).map_err(|error| match error.errno() {
+        Some(libc::EINVAL) => {
+            error.with_detail("the identifier is in no state for this call, or a value is out of range")
+        }
+        Some(libc::EIO) => error.with_detail("the identifier's device has been removed"),
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => error.with_detail("this host has no route to the address"),
+        _ => error,
+    })
+}
+
+pub(super) fn private_data_length(call: &'static str, data: &[u8], space: PortSpace, limit: usize) -> Result<u8> {
+    u8::try_from(data.len()).ok().filter(|&length| usize::from(length) <= limit).ok_or_else(|| {
+        let length = data.len();
+        Error::invalid(call, format!("{length} bytes of private data; {limit} fit in port space {space:?}"))
+    })
+}
+
+/// Copies an event's private data.
+///
+/// # Safety
+/// Unless `data` is null, `length` bytes can be read there.
+pub(super) unsafe fn private_data(data: *const std::ffi::c_void, length: u8) -> Vec<u8> {
+    if data.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: the caller promises so many bytes.
+    unsafe { std::slice::from_raw_parts(data.cast::<u8>(), usize::from(length)) }.to_vec()
 }
 
 /// Rounded up, so that a short timeout is not taken for none.
 fn milliseconds(timeout: Duration) -> i32 {
-    i32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+    i32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i32::MAX).max(1)
 }

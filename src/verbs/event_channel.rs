@@ -3,18 +3,22 @@
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdma_sys as ffi;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::event::Route;
 use super::fork::Creator;
 use super::limits::explain_descriptors;
-use super::{ConnectionEvent, ConnectionEventKind, ConnectionId, Error, Result, device, sockaddr};
+use super::{ConnectionEvent, Error, Result};
 
 /// A channel that identifiers report to (`rdma_create_event_channel(3)`), never blocking.
 pub struct EventChannel {
     raw: NonNull<ffi::rdma_event_channel>,
+    /// Held from reading an event to acknowledging it, and by whoever must not meet that halfway: librdmacm changes
+    /// an identifier when its event is read.
+    reading: Mutex<()>,
     creator: Creator,
 }
 
@@ -33,16 +37,55 @@ impl EventChannel {
         // SAFETY: takes nothing.
         let raw = unsafe { ffi::rdma_create_event_channel() };
         let raw = NonNull::new(raw).ok_or_else(|| explain_descriptors(Error::last("rdma_create_event_channel")))?;
-        let channel = Self { raw, creator: Creator::here() };
+        let channel = Self { raw, reading: Mutex::new(()), creator: Creator::here() };
         rustix::io::ioctl_fionbio(channel.as_fd(), true)
             .map_err(|errno| Error::returned("ioctl", errno.raw_os_error()))?;
         Ok(Arc::new(channel))
     }
 
     /// The next event, copied and acknowledged, or `None` if there is none yet.
+    ///
+    /// # Errors
+    /// The kernel's, other than that there is no event.
     pub fn next_event(self: &Arc<Self>) -> Result<Option<ConnectionEvent>> {
+        let _quiet = self.lock();
         let Some(pending) = PendingEvent::take(self)? else { return Ok(None) };
         Ok(Some(pending.copy()))
+    }
+
+    /// The next event, for which it waits up to `timeout`; then `None`. With `Duration::MAX` it waits as long as it takes.
+    ///
+    /// # Errors
+    /// As [`next_event`](Self::next_event).
+    pub fn wait(self: &Arc<Self>, timeout: Duration) -> Result<Option<ConnectionEvent>> {
+        let begun = Instant::now();
+        loop {
+            // Another thread may have taken what `poll` saw.
+            if let Some(event) = self.next_event()? {
+                return Ok(Some(event));
+            }
+            let left = timeout.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            // What does not fit the C structure is waited for in pieces.
+            let left = Timespec::try_from(left.min(Duration::from_secs(3600))).ok();
+            match poll(&mut [PollFd::new(self.as_ref(), PollFlags::IN)], left.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(Error::returned("poll", errno.raw_os_error())),
+            }
+        }
+    }
+
+    /// Keeps everyone from reading events, and so from changing the identifiers of this channel.
+    pub(super) fn lock(&self) -> MutexGuard<'_, ()> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks two different channels, always in the same order.
+    pub(super) fn lock_both<'a>(one: &'a Arc<Self>, two: &'a Arc<Self>) -> [MutexGuard<'a, ()>; 2] {
+        let (first, second) = if Arc::as_ptr(one) < Arc::as_ptr(two) { (one, two) } else { (two, one) };
+        [first.lock(), second.lock()]
     }
 
     pub(super) fn raw(&self) -> *mut ffi::rdma_event_channel {
@@ -95,35 +138,8 @@ impl<'a> PendingEvent<'a> {
     }
 
     fn copy(self) -> ConnectionEvent {
-        // SAFETY: the event is ours until it is acknowledged.
-        let event = unsafe { self.raw.as_ref() };
-        let kind = ConnectionEventKind::from_raw(event.event);
-        // SAFETY: identifiers of RDMA_PS_TCP, the only ones this crate makes, have the connected variant.
-        let parameters = unsafe { &event.param.conn };
-        let private_data = if parameters.private_data.is_null() {
-            Vec::new()
-        } else {
-            let (data, length) = (parameters.private_data.cast::<u8>(), usize::from(parameters.private_data_len));
-            // SAFETY: librdmacm answers that many bytes, which live until the event is acknowledged.
-            unsafe { std::slice::from_raw_parts(data, length) }.to_vec()
-        };
-        let is_request = kind == ConnectionEventKind::ConnectRequest;
-        let owner = if is_request { event.listen_id } else { event.id };
-        // SAFETY: an identifier cannot be destroyed while an event of it is not acknowledged.
-        let key = unsafe { (*owner).context } as u64;
-        let has_route = is_request || kind == ConnectionEventKind::AddressResolved;
-        ConnectionEvent {
-            key,
-            kind,
-            status: event.status,
-            private_data,
-            responder_resources: parameters.responder_resources,
-            initiator_depth: parameters.initiator_depth,
-            // SAFETY: as for `key`; librdmacm has filled the route before it reported the event.
-            route: if has_route { unsafe { route(event.id) } } else { None },
-            // SAFETY: a connect request hands over a new identifier that nobody else owns.
-            request: is_request.then(|| unsafe { ConnectionId::adopt(event.id, self.channel) }),
-        }
+        // SAFETY: the event is ours until it is acknowledged, came from this locked channel, and is copied once.
+        unsafe { ConnectionEvent::copy(self.raw.as_ptr(), self.channel) }
     }
 }
 
@@ -133,23 +149,4 @@ impl Drop for PendingEvent<'_> {
         let answer = unsafe { ffi::rdma_ack_cm_event(self.raw.as_ptr()) };
         super::fork::destroyed("rdma_ack_cm_event", answer);
     }
-}
-
-/// Device and addresses of an identifier; `None` before it has a device.
-///
-/// # Safety
-/// `id` exists, and no other thread changes it, for the duration of the call.
-unsafe fn route(id: *mut ffi::rdma_cm_id) -> Option<Route> {
-    // SAFETY: the caller promises that the identifier may be read.
-    let id = unsafe { &*id };
-    if id.verbs.is_null() {
-        return None;
-    }
-    // SAFETY: rdma_get_local_addr answers storage as large as any address.
-    let local = unsafe { sockaddr::parse(&raw const id.route.addr.src_addr_union.src_addr) };
-    // SAFETY: as above, for the peer's.
-    let peer = unsafe { sockaddr::parse(&raw const id.route.addr.dst_addr_union.dst_addr) };
-    // SAFETY: the context is librdmacm's own and open.
-    let device = unsafe { device::context_name(id.verbs) };
-    Some(Route { device, port: id.port_num, local, peer })
 }

@@ -251,13 +251,7 @@ impl QueuePair {
     /// # Safety
     /// The completion queue is not that of an [`OwningQueue`](super::OwningQueue), which would take the completion for one
     /// of its own and release the memory of another request.
-    pub unsafe fn post_atomic_write(
-        &self,
-        wr_id: u64,
-        remote: Remote,
-        bytes: [u8; 8],
-        flags: SendFlags,
-    ) -> Result<()> {
+    pub unsafe fn post_atomic_write(&self, wr_id: u64, remote: Remote, bytes: [u8; 8], flags: SendFlags) -> Result<()> {
         let call = "ibv_wr_atomic_write";
         if !remote.address.is_multiple_of(8) {
             return Err(Error::invalid(call, format!("address {:#x} is no multiple of 8", remote.address)));
