@@ -6,7 +6,7 @@ use rdma_sys as ffi;
 
 use super::connection_id::private_data;
 use super::{
-    AddressVector, ConnectionId, Error, EventChannel, PortSpace, RejectReason, ResolutionRefusal, Result, Route,
+    AddressVector, ConnectionId, Error, EventChannel, Gid, PortSpace, RejectReason, ResolutionRefusal, Result, Route,
 };
 
 /// An event of rdma_cm (`rdma_get_cm_event(3)`).
@@ -69,8 +69,10 @@ pub enum ConnectionEventKind {
     ConnectRequest,
     /// The peer accepted; the queue pair is ours to move.
     ConnectResponse,
-    /// The device is going away. Every call on the identifier fails from now on (`EIO`): drop its queue pair and
-    /// what else is of the device, then the identifier; the kernel's removal waits for that.
+    /// The device is going away. Every call on the identifier fails from now on (`EIO`). Drop its queue pair and what
+    /// else is of the device, then the identifier: the kernel waits for that. A driver that cannot take a device from
+    /// its users, as rxe, does not get here before every process that has it open has ended, and librdmacm keeps
+    /// it open; such a process learns of the removal from [`Context`](super::Context)'s asynchronous events.
     DeviceRemoval,
     /// The peer, or we, disconnected.
     Disconnected,
@@ -217,7 +219,22 @@ impl ConnectionEvent {
 
 impl DatagramPeer {
     fn from_raw(raw: &ffi::rdma_ud_param) -> Self {
-        Self { address: AddressVector::from_raw(&raw.ah_attr), queue_pair: raw.qp_num, queue_key: raw.qkey }
+        Self { address: address_vector(&raw.ah_attr), queue_pair: raw.qp_num, queue_key: raw.qkey }
+    }
+}
+
+fn address_vector(raw: &ffi::ibv_ah_attr) -> AddressVector {
+    // SAFETY: every bit pattern is a valid array of bytes.
+    let gid = unsafe { raw.grh.dgid.raw };
+    AddressVector {
+        port: raw.port_num,
+        gid_index: raw.grh.sgid_index.into(),
+        gid: Gid(gid),
+        lid: raw.dlid,
+        hop_limit: raw.grh.hop_limit,
+        traffic_class: raw.grh.traffic_class,
+        flow_label: raw.grh.flow_label,
+        service_level: raw.sl,
     }
 }
 

@@ -1,6 +1,6 @@
 //! rdma_cm identifiers: one end of a connection, or a listener.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::SocketAddr;
 use std::ptr::NonNull;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use rdma_sys as ffi;
 
 use super::fork::{self, Creator};
+use super::librdmacm;
 use super::sockaddr::RawAddress;
 use super::{ConnectionParameters, Error, EventChannel, PortSpace, Result};
 
@@ -65,6 +66,7 @@ pub struct ConnectionId {
     raw: NonNull<ffi::rdma_cm_id>,
     key: u64,
     space: PortSpace,
+    listens: Cell<bool>,
     /// Groups joined and not left, each at an address that events about it carry.
     pub(super) joined: RefCell<Vec<Arc<SocketAddr>>>,
     creator: Creator,
@@ -113,7 +115,7 @@ impl ConnectionId {
 
     fn from_raw(raw: NonNull<ffi::rdma_cm_id>, key: u64, space: PortSpace, channel: &Arc<EventChannel>) -> Self {
         let (joined, creator, channel) = (RefCell::default(), Creator::here(), Arc::clone(channel));
-        Self { raw, key, space, joined, creator, channel }
+        Self { raw, key, space, listens: Cell::new(false), joined, creator, channel }
     }
 
     /// A number that no other identifier of this process ever has; events carry it.
@@ -134,7 +136,8 @@ impl ConnectionId {
     /// Binds to a local address (`rdma_bind_addr(3)`); port 0 lets the kernel choose.
     ///
     /// # Errors
-    /// `EADDRINUSE`, `EADDRNOTAVAIL`, `ENODEV` if no RDMA device has the address, `EINVAL` if it is bound already.
+    /// `EADDRINUSE`; `EADDRNOTAVAIL` if this host does not have the address, or the port is in use at all addresses;
+    /// `ENODEV` if no RDMA device has the address; `EINVAL` if the identifier is bound already.
     pub fn bind(&self, address: SocketAddr) -> Result<()> {
         let mut raw = RawAddress::new(address);
         let _quiet = self.channel.lock();
@@ -143,7 +146,11 @@ impl ConnectionId {
         check("rdma_bind_addr", answer).map_err(|error| match error.errno() {
             Some(libc::EADDRINUSE) => error.with_detail(format!("{address} is taken in port space {:?}", self.space)),
             Some(libc::ENODEV) => error.with_detail(format!("no RDMA device has the address {}", address.ip())),
-            Some(libc::EADDRNOTAVAIL) => error.with_detail(format!("this host does not have {}", address.ip())),
+            Some(libc::EADDRNOTAVAIL) => error.with_detail(format!(
+                "this host does not have {}, or an identifier that is bound to all addresses has port {}",
+                address.ip(),
+                address.port()
+            )),
             _ => error,
         })
     }
@@ -196,17 +203,20 @@ impl ConnectionId {
         check("rdma_resolve_route", answer)
     }
 
-    /// Listens for connect requests (`rdma_listen(3)`). `backlog` of them may wait to be read from the channel, more
-    /// are refused; 0 stands for the most that `/proc/sys/net/rdma_ucm/max_backlog` allows. Without
-    /// [`bind`](Self::bind) it listens at all addresses, at a port that the kernel chooses.
+    /// Listens for connect requests (`rdma_listen(3)`). `backlog` of them may wait to be read from the channel; 0 stands
+    /// for the most that `/proc/sys/net/rdma_ucm/max_backlog` allows. Those beyond are not answered: the peer's kernel
+    /// asks again every few seconds, for a minute. Without [`bind`](Self::bind) it listens at all addresses, at a port
+    /// that the kernel chooses.
     ///
     /// # Errors
-    /// `EINVAL` in another state, `EADDRINUSE` if another listener shares the address.
+    /// `EINVAL` in another state, `EADDRINUSE` if another identifier shares the address.
     pub fn listen(&self, backlog: u32) -> Result<()> {
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         let _quiet = self.channel.lock();
         // SAFETY: the identifier exists; no event is under way to change it.
-        check("rdma_listen", unsafe { ffi::rdma_listen(self.raw(), backlog) })
+        check("rdma_listen", unsafe { ffi::rdma_listen(self.raw(), backlog) })?;
+        self.listens.set(true);
+        Ok(())
     }
 
     /// Asks the resolved peer for a connection, or in port space UDP for its queue pair (`rdma_connect(3)`); ends with
@@ -264,15 +274,15 @@ impl ConnectionId {
     /// As [`reject`](Self::reject).
     pub fn reject_vendor_option(&self, private_data: &[u8]) -> Result<()> {
         let length = self.reject_length("rdma_reject_ece", private_data)?;
-        // SAFETY: the identifier exists and the data is valid for the call.
-        let answer = unsafe { ffi::rdma_reject_ece(self.raw(), private_data.as_ptr().cast(), length) };
-        check("rdma_reject_ece", answer)
+        // SAFETY: the identifier exists.
+        check("rdma_reject_ece", unsafe { librdmacm::reject_ece(self.raw(), private_data, length) }?)
     }
 
-    /// Disconnects (`rdma_disconnect(3)`); both ends get an event.
+    /// Disconnects (`rdma_disconnect(3)`). The peer gets [`Disconnected`](super::ConnectionEventKind::Disconnected), and is
+    /// to disconnect too; then, or when it has not done so in time, we get one. Disconnecting again does nothing.
     ///
     /// # Errors
-    /// `EINVAL` if it is not connected.
+    /// `EINVAL` before any request was made or came.
     pub fn disconnect(&self) -> Result<()> {
         self.require_device("rdma_disconnect")?;
         // SAFETY: the identifier exists and has a device.
@@ -291,15 +301,20 @@ impl ConnectionId {
             QueuePairNotice::PathMigrated => ffi::ibv_event_type::IBV_EVENT_PATH_MIG,
         };
         // SAFETY: the identifier exists.
-        check("rdma_notify", unsafe { ffi::rdma_notify(self.raw(), event) })
+        check("rdma_notify", unsafe { librdmacm::notify(self.raw(), event as u32) }?)
     }
 
     /// Moves to another channel (`rdma_migrate_id(3)`). Events that have not been read move too; from now on all come
     /// there. Waits while another thread reads from either channel, which does not block.
     ///
     /// # Errors
-    /// `EIO` if the device has been removed.
+    /// `EOPNOTSUPP` for a listener: the kernel leaves the identifiers of requests that nobody has read on the old
+    /// channel, where they can never be accepted. `EIO` if the device has been removed.
     pub fn migrate(&mut self, channel: &Arc<EventChannel>) -> Result<()> {
+        if self.listens.get() {
+            let detail = "a listener would lose the connect requests that have not been read";
+            return Err(Error::returned("rdma_migrate_id", libc::EOPNOTSUPP).with_detail(detail));
+        }
         if Arc::ptr_eq(&self.channel, channel) {
             return Ok(());
         }

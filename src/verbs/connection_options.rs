@@ -3,7 +3,7 @@
 use rdma_sys as ffi;
 
 use super::connection_id::check;
-use super::{ConnectionId, Error, Result};
+use super::{ConnectionId, Error, Result, librdmacm};
 
 // <rdma/rdma_cma.h> has these as anonymous enums.
 const LEVEL_ID: i32 = 0;
@@ -12,7 +12,38 @@ const REUSE_ADDRESS: i32 = 1;
 const IPV6_ONLY: i32 = 2;
 const ACK_TIMEOUT: i32 = 3;
 
+/// A vendor's extensions of connection establishment (`rdma_set_local_ece(3)`), passed on to the peer as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Ece {
+    /// Whose extensions they are; 0 is nobody's.
+    pub vendor_id: u32,
+    /// Which, in the vendor's own terms; 0 without a vendor.
+    pub options: u32,
+}
+
 impl ConnectionId {
+    /// What the next [`connect`](Self::connect) or [`accept`](Self::accept) tells the peer of extensions.
+    ///
+    /// # Errors
+    /// `EINVAL` for options without a vendor, `EOPNOTSUPP` if librdmacm is older than 31.
+    pub fn set_ece(&self, ece: Ece) -> Result<()> {
+        let mut raw = ffi::ibv_ece { vendor_id: ece.vendor_id, options: ece.options, comp_mask: 0 };
+        // SAFETY: the identifier exists and the structure is valid for the call.
+        check("rdma_set_local_ece", unsafe { librdmacm::set_local_ece(self.raw(), &mut raw) }?)
+    }
+
+    /// What the peer's request or response told of extensions.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` if librdmacm is older than 31.
+    pub fn peer_ece(&self) -> Result<Ece> {
+        let mut raw = ffi::ibv_ece { vendor_id: 0, options: 0, comp_mask: 0 };
+        let _quiet = self.channel().lock();
+        // SAFETY: the identifier exists, no event is under way to change it, and the structure is writable for the call.
+        check("rdma_get_remote_ece", unsafe { librdmacm::get_remote_ece(self.raw(), &mut raw) }?)?;
+        Ok(Ece { vendor_id: raw.vendor_id, options: raw.options })
+    }
+
     /// The type of service of the connection's packets (`RDMA_OPTION_ID_TOS`), to be set before the route is resolved;
     /// [`PathRecord::traffic_class`](super::PathRecord::traffic_class) then has it.
     ///
@@ -22,8 +53,8 @@ impl ConnectionId {
         self.set_option(TYPE_OF_SERVICE, "type of service", value)
     }
 
-    /// Whether the address may be bound while another identifier that allows it, too, has it (`RDMA_OPTION_ID_REUSEADDR`);
-    /// two listeners may not. To be set before [`bind`](Self::bind).
+    /// Whether the address may be bound while another identifier that allows it, too, has it (`RDMA_OPTION_ID_REUSEADDR`).
+    /// A listener is alone at its address nevertheless. To be set before [`bind`](Self::bind).
     ///
     /// # Errors
     /// `EINVAL` when it is too late, `EOPNOTSUPP` if the kernel has no such option.

@@ -80,6 +80,7 @@ mod event_channel;
 mod exposed_region;
 mod fork;
 pub mod guide;
+mod librdmacm;
 mod limits;
 mod memory_region;
 mod multicast;

@@ -5,6 +5,10 @@ mod common;
 #[allow(dead_code, reason = "each topic uses its part")]
 mod support;
 
+mod connection_channel;
+mod connection_datagram;
+mod connection_id;
+mod connection_support;
 mod device;
 mod limits;
 mod memory_region;

@@ -1,0 +1,588 @@
+//! rdma_cm identifiers in port space TCP: set-up, refusal, end.
+
+use std::time::{Duration, Instant};
+
+use zcmi::verbs::{
+    ConnectionEventKind as Kind, ConnectionId, ConnectionParameters, Ece, EventChannel, PortSpace, QueuePairNotice,
+    RejectReason,
+};
+
+use crate::connection_support::{
+    Ends, QUIET, SOON, Undo, bounded, netdev, next, nothing, parameters, resolve_address, resolve_route, run,
+};
+use crate::support::with_device;
+
+fn with_ends(test: impl FnOnce(&Ends)) {
+    with_device(|fixture| test(&Ends::new(&fixture.address, PortSpace::Tcp)));
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(answer: zcmi::verbs::Result<T>, errno: i32) -> String {
+    let error = answer.expect_err("must be refused");
+    assert_eq!(error.errno(), Some(errno), "{error}");
+    error.detail().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn both_ends_learn_what_the_other_said() {
+    with_ends(|ends| {
+        let listener = ends.listener(4);
+        let (asked, answered) = ([0xa5; 56], [0x5a; 196]);
+        let ours = ConnectionParameters {
+            private_data: &asked,
+            responder_resources: 3,
+            initiator_depth: 5,
+            retry_count: 2,
+            rnr_retry_count: 4,
+            ..parameters()
+        };
+        let active = ends.connecting(&listener, &ours);
+        let (request, passive) = ends.request();
+        assert_eq!(request.key, listener.key());
+        assert_ne!(passive.key(), listener.key());
+        assert_eq!(request.private_data[..56], asked);
+        assert_eq!(request.queue_pair, ours.queue_pair);
+        // What one may have outstanding the other serves.
+        assert_eq!((request.responder_resources, request.initiator_depth), (5, 3));
+        assert_eq!((request.retry_count, request.rnr_retry_count), (2, 4));
+        assert!(request.datagram.is_none());
+
+        let theirs = ConnectionParameters {
+            private_data: &answered,
+            responder_resources: 2,
+            initiator_depth: 1,
+            ..parameters()
+        };
+        passive.accept(&theirs).expect("accepts");
+        let response = next(&ends.active, Kind::ConnectResponse);
+        assert_eq!(response.key, active.key());
+        assert_eq!(response.private_data[..196], answered);
+        assert_eq!(response.queue_pair, theirs.queue_pair);
+        assert_eq!((response.responder_resources, response.initiator_depth), (1, 2));
+
+        active.establish().expect("establishes");
+        assert_eq!(next(&ends.passive, Kind::Established).key, passive.key());
+        active.disconnect().expect("disconnects");
+        assert_eq!(next(&ends.passive, Kind::Disconnected).key, passive.key());
+        nothing(&ends.active);
+        passive.disconnect().expect("answers");
+        assert_eq!(next(&ends.active, Kind::Disconnected).key, active.key());
+        active.disconnect().expect("again does nothing");
+    });
+}
+
+#[test]
+fn the_end_of_the_wait_after_a_disconnect_is_told() {
+    with_ends(|ends| {
+        let listener = ends.listener(2);
+        let active = ends.id();
+        // The wait depends on how long packets may be under way.
+        active.set_ack_timeout(8).expect("may be set");
+        resolve_address(&active, listener.local_address().expect("bound")).expect("resolves");
+        resolve_route(&active);
+        active.connect(&parameters()).expect("asks");
+        let (_, passive) = ends.request();
+        passive.accept(&parameters()).expect("accepts");
+        next(&ends.active, Kind::ConnectResponse);
+        active.establish().expect("establishes");
+        next(&ends.passive, Kind::Established);
+        passive.disconnect().expect("disconnects");
+        next(&ends.active, Kind::Disconnected);
+        active.disconnect().expect("answers");
+        assert_eq!(next(&ends.active, Kind::TimewaitExit).key, active.key());
+        next(&ends.passive, Kind::Disconnected);
+        assert_eq!(next(&ends.passive, Kind::TimewaitExit).key, passive.key());
+    });
+}
+
+#[test]
+fn an_identifier_knows_where_it_leads() {
+    with_ends(|ends| {
+        let fresh = ends.id();
+        assert_eq!((fresh.local_address(), fresh.peer_address()), (None, None));
+        assert_eq!((fresh.device(), fresh.route(), fresh.paths()), (None, None, vec![]));
+
+        let listener = ends.listener(4);
+        let address = listener.local_address().expect("bound");
+        assert_eq!(address.ip(), ends.at(0).ip());
+        assert_ne!(address.port(), 0);
+        let connected = ends.connect(&listener);
+        let device = listener.device().expect("bound to a device");
+        for id in [&connected.active, &connected.passive] {
+            assert_eq!(id.device().as_ref(), Some(&device));
+            let paths = id.paths();
+            assert_eq!(paths.len(), 1);
+            assert_eq!(paths[0].source.ip(), Some(address.ip()));
+            assert_eq!(paths[0].destination.ip(), Some(address.ip()));
+            assert!([256, 512, 1024, 2048, 4096].contains(&paths[0].mtu), "{}", paths[0].mtu);
+        }
+        let (active, passive) = (&connected.active, &connected.passive);
+        assert_eq!(active.peer_address(), Some(address));
+        assert_eq!(passive.local_address(), Some(address));
+        assert_eq!(active.local_address(), passive.peer_address());
+        assert_eq!(connected.request.route, passive.route());
+        assert_eq!(active.route().expect("resolved").port, 1);
+        assert_eq!(active.port_space(), PortSpace::Tcp);
+        assert!(connected.response.route.is_none());
+
+        let anywhere = ends.id();
+        anywhere.bind("0.0.0.0:0".parse().expect("an address")).expect("binds");
+        assert_eq!(anywhere.device(), None);
+        assert!(anywhere.local_address().expect("bound").port() > 0);
+    });
+}
+
+#[test]
+fn a_refusal_comes_with_reason_and_data() {
+    with_ends(|ends| {
+        let listener = ends.listener(4);
+        let active = ends.connecting(&listener, &parameters());
+        let (_, passive) = ends.request();
+        let data = [7; 148];
+        passive.reject(&data).expect("rejects");
+        let event = ends.active.wait(SOON).expect("readable").expect("an event");
+        assert_eq!((event.kind, event.key), (Kind::Rejected, active.key()));
+        assert_eq!(event.reject_reason(), Some(RejectReason::Consumer));
+        assert_eq!(event.private_data[..148], data);
+        // What was refused cannot be accepted any more.
+        refused(passive.accept(&parameters()), libc::EINVAL);
+
+        let _active = ends.connecting(&listener, &parameters());
+        let (_, passive) = ends.request();
+        passive.reject_vendor_option(b"no").expect("rejects");
+        let event = ends.active.wait(SOON).expect("readable").expect("an event");
+        assert_eq!(event.reject_reason(), Some(RejectReason::VendorOptionNotSupported));
+        assert_eq!(&event.private_data[..2], b"no");
+        // And then somebody is accepted.
+        ends.connect(&listener);
+    });
+}
+
+#[test]
+fn nobody_listening_is_a_refusal_of_the_kernel() {
+    with_ends(|ends| {
+        let listener = ends.listener(1);
+        let address = listener.local_address().expect("bound");
+        drop(listener);
+        let active = ends.resolved(address);
+        active.connect(&parameters()).expect("asks");
+        let event = ends.active.wait(SOON).expect("readable").expect("an event");
+        assert_eq!(event.reject_reason(), Some(RejectReason::InvalidServiceId));
+        let error = event.expect(Kind::ConnectResponse).expect_err("a refusal");
+        assert_eq!(error.errno(), Some(libc::ECONNREFUSED));
+    });
+}
+
+#[test]
+fn a_queue_pair_that_is_connected_already_is_stale() {
+    with_ends(|ends| {
+        let listener = ends.listener(4);
+        let first = ends.connect(&listener);
+        let again = ConnectionParameters { queue_pair: first.request.queue_pair, ..parameters() };
+        let _second = ends.connecting(&listener, &again);
+        let event = ends.active.wait(SOON).expect("readable").expect("an event");
+        assert_eq!(event.reject_reason(), Some(RejectReason::StaleConnection), "{event:?}");
+    });
+}
+
+#[test]
+fn private_data_beyond_the_limit_is_refused_at_each_step() {
+    with_ends(|ends| {
+        let listener = ends.listener(4);
+        let data = [0; 300];
+        let with = |private_data| ConnectionParameters { private_data, ..parameters() };
+        let active = ends.resolved(listener.local_address().expect("bound"));
+        for length in [57, 256, 300] {
+            let detail = refused(active.connect(&with(&data[..length])), libc::EINVAL);
+            assert!(detail.contains("56"), "{detail}");
+        }
+        active.connect(&with(&data[..56])).expect("asks");
+        let (_, passive) = ends.request();
+        for length in [197, 256] {
+            let detail = refused(passive.accept(&with(&data[..length])), libc::EINVAL);
+            assert!(detail.contains("196"), "{detail}");
+            let detail = refused(passive.reject(&data[..length - 48]), libc::EINVAL);
+            assert!(detail.contains("148"), "{detail}");
+            refused(passive.reject_vendor_option(&data[..length]), libc::EINVAL);
+        }
+        // None of that has harmed the request.
+        passive.accept(&with(&data[..196])).expect("accepts");
+        next(&ends.active, Kind::ConnectResponse);
+    });
+}
+
+#[test]
+fn counts_beyond_the_limit_are_refused() {
+    with_ends(|ends| {
+        let listener = ends.listener(4);
+        let active = ends.resolved(listener.local_address().expect("bound"));
+        let base = parameters();
+        refused(active.connect(&ConnectionParameters { retry_count: 8, ..base }), libc::EINVAL);
+        refused(active.connect(&ConnectionParameters { rnr_retry_count: 8, ..base }), libc::EINVAL);
+        refused(active.connect(&ConnectionParameters { queue_pair: 1 << 24, ..base }), libc::EINVAL);
+        // rxe serves 128 reads.
+        refused(active.connect(&ConnectionParameters { responder_resources: 254, ..base }), libc::EINVAL);
+        refused(active.connect(&ConnectionParameters { initiator_depth: 254, ..base }), libc::EINVAL);
+        let most = ConnectionParameters { responder_resources: 255, initiator_depth: 255, ..base };
+        active.connect(&most).expect("255 stands for what the device has");
+        let (request, _passive) = ends.request();
+        assert_eq!((request.responder_resources, request.initiator_depth), (128, 128));
+    });
+}
+
+#[test]
+fn steps_out_of_order_are_refused() {
+    with_ends(|ends| {
+        let fresh = ends.id();
+        let detail = refused(fresh.resolve_route(SOON), libc::EINVAL);
+        assert!(detail.contains("no device"), "{detail}");
+        refused(fresh.connect(&parameters()), libc::EINVAL);
+        let all = ConnectionParameters { responder_resources: 255, initiator_depth: 255, ..parameters() };
+        refused(fresh.connect(&all), libc::EINVAL);
+        refused(fresh.accept(&parameters()), libc::EINVAL);
+        refused(fresh.accept(&all), libc::EINVAL);
+        refused(fresh.establish(), libc::EINVAL);
+        refused(fresh.disconnect(), libc::EINVAL);
+        refused(fresh.reject(b""), libc::EINVAL);
+        refused(fresh.reject_vendor_option(b""), libc::EINVAL);
+        refused(fresh.notify(QueuePairNotice::CommunicationEstablished), libc::EINVAL);
+
+        let listener = ends.listener(4);
+        refused(listener.bind(ends.at(0)), libc::EINVAL);
+        refused(listener.resolve_address(ends.at(1), SOON), libc::EINVAL);
+        refused(listener.connect(&parameters()), libc::EINVAL);
+        refused(listener.accept(&parameters()), libc::EINVAL);
+        let resolved = ends.resolved(listener.local_address().expect("bound"));
+        refused(resolved.disconnect(), libc::EINVAL);
+        refused(resolved.accept(&parameters()), libc::EINVAL);
+        refused(resolved.establish(), libc::EINVAL);
+        refused(resolved.listen(1), libc::EINVAL);
+
+        let connected = ends.connect(&listener);
+        for id in [&connected.active, &connected.passive] {
+            refused(id.bind(ends.at(0)), libc::EINVAL);
+            refused(id.listen(1), libc::EINVAL);
+            refused(id.resolve_address(ends.at(1), SOON), libc::EINVAL);
+            refused(id.resolve_route(SOON), libc::EINVAL);
+            refused(id.connect(&parameters()), libc::EINVAL);
+        }
+        connected.active.disconnect().expect("is still connected");
+        next(&ends.passive, Kind::Disconnected);
+    });
+}
+
+#[test]
+fn an_address_is_bound_once() {
+    with_ends(|ends| {
+        let first = ends.id();
+        first.bind(ends.at(0)).expect("binds");
+        let address = first.local_address().expect("bound");
+        let detail = refused(ends.id().bind(address), libc::EADDRINUSE);
+        assert!(detail.contains(&address.to_string()), "{detail}");
+        // The other port space is another matter.
+        let datagrams = ConnectionId::create_in(PortSpace::Udp, &ends.active).expect("an identifier");
+        datagrams.bind(address).expect("binds");
+        drop(first);
+        ends.id().bind(address).expect("is free again");
+
+        refused(ends.id().bind("198.51.100.77:0".parse().expect("an address")), libc::EADDRNOTAVAIL);
+    });
+}
+
+#[test]
+fn addresses_are_shared_by_those_that_allow_it() {
+    with_ends(|ends| {
+        let [first, second, third] = [ends.id(), ends.id(), ends.id()];
+        first.set_reuse_address(true).expect("may be set");
+        first.bind(ends.at(0)).expect("binds");
+        let address = first.local_address().expect("bound");
+        refused(third.bind(address), libc::EADDRINUSE);
+        second.set_reuse_address(true).expect("may be set");
+        second.bind(address).expect("shares");
+        refused(second.listen(1), libc::EADDRINUSE);
+        drop(first);
+        second.listen(1).expect("is alone there");
+        third.set_reuse_address(true).expect("may be set");
+        refused(third.bind(address), libc::EADDRINUSE);
+        refused(second.set_reuse_address(true), libc::EINVAL);
+    });
+}
+
+#[test]
+fn requests_beyond_the_backlog_wait_to_be_asked_again() {
+    with_ends(|ends| {
+        let listener = ends.listener(2);
+        let clients = [(); 3].map(|()| ends.connecting(&listener, &parameters()));
+        // All three have arrived, two were kept, and nobody is refused.
+        nothing(&ends.active);
+        let first = [ends.request(), ends.request()];
+        nothing(&ends.passive);
+        // The third one's kernel asks again after some seconds.
+        let third = ends.request();
+        for (_, passive) in first.iter().chain([&third]) {
+            passive.accept(&parameters()).expect("accepts");
+        }
+        let mut keys = [(); 3].map(|()| next(&ends.active, Kind::ConnectResponse).key);
+        keys.sort_unstable();
+        assert_eq!(keys, clients.each_ref().map(ConnectionId::key));
+    });
+}
+
+#[test]
+fn dropping_does_not_wait_for_unread_events() {
+    with_device(|fixture| {
+        let ends = Ends::new(&fixture.address, PortSpace::Tcp);
+        let listener = ends.listener(8);
+        let address = listener.local_address().expect("bound");
+        let active = ends.resolved(address);
+        active.connect(&parameters()).expect("asks");
+        let waiting = ends.resolved(address);
+        waiting.connect(&parameters()).expect("asks");
+        let (_, passive) = ends.request();
+        // Unread: the response at the active end, and at the listener the second request.
+        passive.accept(&parameters()).expect("accepts");
+        nothing_is_read_within(QUIET);
+        bounded(move || drop(listener));
+        // The request that nobody read is refused.
+        let mut kinds = vec![];
+        for _ in 0..2 {
+            let event = ends.active.wait(SOON).expect("readable").expect("an event");
+            kinds.push((event.key, event.kind));
+        }
+        assert!(kinds.contains(&(active.key(), Kind::ConnectResponse)), "{kinds:?}");
+        assert!(kinds.contains(&(waiting.key(), Kind::Rejected)), "{kinds:?}");
+        active.establish().expect("establishes");
+        // Now the passive end has an unread event, and so have both after the disconnect.
+        active.disconnect().expect("disconnects");
+        bounded(move || drop((passive, active, waiting)));
+        nothing(&ends.active);
+        nothing(&ends.passive);
+    });
+}
+
+fn nothing_is_read_within(time: Duration) {
+    std::thread::sleep(time);
+}
+
+#[test]
+fn a_request_outlives_its_listener_and_its_channel_handle() {
+    with_ends(|ends| {
+        let passive_channel = EventChannel::create().expect("a channel");
+        let listener = ConnectionId::create(&passive_channel).expect("an identifier");
+        listener.bind(ends.at(0)).expect("binds");
+        listener.listen(2).expect("listens");
+        let active = ends.connecting(&listener, &parameters());
+        let request = next(&passive_channel, Kind::ConnectRequest).request.expect("an identifier");
+        drop((listener, passive_channel));
+        request.accept(&parameters()).expect("accepts");
+        next(&ends.active, Kind::ConnectResponse);
+        active.establish().expect("establishes");
+        assert_eq!(next(request.channel(), Kind::Established).key, request.key());
+    });
+}
+
+#[test]
+fn dropping_a_request_refuses_it() {
+    with_ends(|ends| {
+        let listener = ends.listener(4);
+        let _active = ends.connecting(&listener, &parameters());
+        drop(next(&ends.passive, Kind::ConnectRequest));
+        let event = ends.active.wait(SOON).expect("readable").expect("an event");
+        assert_eq!(event.reject_reason(), Some(RejectReason::Consumer));
+        ends.connect(&listener);
+    });
+}
+
+#[test]
+fn waiting_for_an_event_is_bounded() {
+    with_ends(|ends| {
+        let begun = Instant::now();
+        assert!(ends.active.wait(QUIET).expect("readable").is_none());
+        assert!(begun.elapsed() >= QUIET);
+        assert!(ends.active.wait(Duration::ZERO).expect("readable").is_none());
+        // An answer that never comes: nobody reads the request.
+        let listener = ends.listener(4);
+        let active = ends.connecting(&listener, &parameters());
+        nothing(&ends.active);
+        bounded(move || drop(active));
+        let (_, passive) = ends.request();
+        // The peer has gone: accepting may still work, but no connection comes of it.
+        let _ = passive.accept(&parameters());
+        let event = ends.passive.wait(Duration::from_secs(2)).expect("readable");
+        assert!(event.is_none_or(|event| event.kind != Kind::Established));
+        // A wait ends with the event.
+        let waiting = std::thread::spawn({
+            let channel = ends.active.clone();
+            move || channel.wait(Duration::MAX).expect("readable").expect("an event").key
+        });
+        let id = ends.id();
+        id.resolve_address(ends.at(1), SOON).expect("begins");
+        assert_eq!(bounded(move || waiting.join().expect("no panic")), id.key());
+    });
+}
+
+#[test]
+fn what_cannot_be_resolved_says_why() {
+    with_ends(|ends| {
+        // No route: said at once or by an event, as the kernel likes.
+        let id = ends.id();
+        let error = resolve_address(&id, "198.51.100.1:1".parse().expect("an address")).expect_err("no route");
+        assert!(matches!(error.errno(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)), "{error}");
+        // A route by a netdev that has no device.
+        run("ip link add zcmitest type dummy");
+        let _undo = Undo("ip link del zcmitest".into());
+        run("ip link set zcmitest up");
+        run("ip addr add 198.51.100.1/24 dev zcmitest");
+        let error = resolve_address(&ends.id(), "198.51.100.2:1".parse().expect("an address")).expect_err("no device");
+        assert_eq!(error.errno(), Some(libc::ENODEV), "{error}");
+        let error = ends.id().bind("198.51.100.1:0".parse().expect("an address"));
+        let detail = refused(error, libc::ENODEV);
+        assert!(detail.contains("198.51.100.1"), "{detail}");
+        // Two families.
+        let six = "[2001:db8::1]:1".parse().expect("an address");
+        refused(ends.id().resolve_address_from(ends.at(0), six, SOON), libc::EINVAL);
+        // A source that this host does not have.
+        let foreign = "198.51.100.77:0".parse().expect("an address");
+        refused(ends.id().resolve_address_from(foreign, ends.at(1), SOON), libc::EADDRNOTAVAIL);
+        // After all that the same identifier can still be resolved.
+        resolve_address(&id, ends.at(1)).expect("resolves");
+        resolve_route(&id);
+    });
+}
+
+#[test]
+fn a_neighbour_that_does_not_answer_times_out() {
+    with_ends(|ends| {
+        let netdev = netdev();
+        run(&format!("ip link set dev {netdev} arp on"));
+        let _undo = Undo(format!("ip link set dev {netdev} arp off"));
+        let id = ends.id();
+        id.resolve_address("192.0.2.77:1".parse().expect("an address"), Duration::from_millis(100)).expect("begins");
+        let event = ends.active.wait(SOON).expect("readable").expect("an event");
+        assert_eq!((event.kind, event.status), (Kind::AddressError, -libc::ETIMEDOUT));
+        resolve_address(&id, ends.at(1)).expect("resolves");
+    });
+}
+
+#[test]
+fn a_source_can_be_chosen() {
+    with_ends(|ends| {
+        let netdev = netdev();
+        run(&format!("ip addr add 192.0.2.9/24 dev {netdev}"));
+        let _undo = Undo(format!("ip addr del 192.0.2.9/24 dev {netdev}"));
+        let listener = ends.listener(4);
+        let address = listener.local_address().expect("bound");
+        let source = "192.0.2.9:0".parse().expect("an address");
+        let id = ends.id();
+        // The device learns of the address a moment later.
+        let begun = Instant::now();
+        while let Err(error) = id.resolve_address_from(source, address, Duration::from_secs(1)) {
+            assert!(begun.elapsed() < SOON && error.errno() == Some(libc::ENODEV), "{error}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        next(&ends.active, Kind::AddressResolved);
+        assert_eq!(id.local_address().expect("resolved").ip(), source.ip());
+        resolve_route(&id);
+        id.connect(&parameters()).expect("asks");
+        let (request, _passive) = ends.request();
+        assert_eq!(request.route.expect("known").peer.expect("known").ip(), source.ip());
+    });
+}
+
+#[test]
+fn ipv6_works_as_ipv4_does() {
+    with_device(|fixture| {
+        let netdev = netdev();
+        run(&format!("ip -6 addr add 2001:db8::7/64 dev {netdev} nodad"));
+        let _undo = Undo(format!("ip -6 addr del 2001:db8::7/64 dev {netdev}"));
+        let ends = Ends::new("2001:db8::7", PortSpace::Tcp);
+        // The device learns of the address a moment later.
+        let begun = Instant::now();
+        while ends.id().bind(ends.at(0)).is_err() {
+            assert!(begun.elapsed() < SOON, "the device does not learn of the address");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let connected = ends.connect(&ends.listener(2));
+        let address = connected.active.peer_address().expect("known");
+        assert!(address.is_ipv6());
+        assert_eq!(connected.active.paths()[0].destination.ip(), Some(address.ip()));
+        drop(connected);
+
+        // All IPv6 addresses, with or without IPv4's.
+        let any = |port| format!("[::]:{port}").parse().expect("an address");
+        let four = |port| std::net::SocketAddr::new(fixture.address.parse().expect("an address"), port);
+        let only = ends.id();
+        only.set_ipv6_only(true).expect("may be set");
+        only.bind(any(0)).expect("binds");
+        only.listen(1).expect("listens");
+        let port = only.local_address().expect("bound").port();
+        ends.id().bind(four(port)).expect("IPv4 is free");
+        refused(only.set_ipv6_only(false), libc::EINVAL);
+        let both = ends.id();
+        both.set_ipv6_only(false).expect("may be set");
+        both.bind(any(0)).expect("binds");
+        let port = both.local_address().expect("bound").port();
+        refused(ends.id().bind(four(port)), libc::EADDRNOTAVAIL);
+    });
+}
+
+#[test]
+fn options_take_effect_or_are_refused() {
+    with_ends(|ends| {
+        let listener = ends.listener(2);
+        let address = listener.local_address().expect("bound");
+        let id = ends.id();
+        id.set_type_of_service(0x60).expect("may be set");
+        id.set_ack_timeout(15).expect("may be set");
+        let detail = refused(id.set_ack_timeout(32), libc::EINVAL);
+        assert!(detail.contains("31"), "{detail}");
+        resolve_address(&id, address).expect("resolves");
+        resolve_route(&id);
+        let path = id.paths()[0];
+        assert_eq!(path.traffic_class, 0x60);
+        // Half of the time to an acknowledgement.
+        assert_eq!(path.packet_life_time, 14);
+        // Another one has not got them.
+        let other = ends.resolved(address).paths()[0];
+        assert_ne!((other.traffic_class, other.packet_life_time), (path.traffic_class, path.packet_life_time));
+        let datagrams = ConnectionId::create_in(PortSpace::Udp, &ends.active).expect("an identifier");
+        refused(datagrams.set_ack_timeout(15), libc::EINVAL);
+    });
+}
+
+#[test]
+fn extensions_are_passed_to_the_peer() {
+    with_ends(|ends| {
+        let listener = ends.listener(2);
+        let id = ends.resolved(listener.local_address().expect("bound"));
+        refused(id.set_ece(Ece { vendor_id: 0, options: 1 }), libc::EINVAL);
+        let (ours, theirs) = (Ece { vendor_id: 0xabc, options: 0x11 }, Ece { vendor_id: 0xabc, options: 0x10 });
+        id.set_ece(ours).expect("may be set");
+        id.connect(&parameters()).expect("asks");
+        let (_, passive) = ends.request();
+        assert_eq!(passive.peer_ece().expect("known"), ours);
+        passive.set_ece(theirs).expect("may be set");
+        passive.accept(&parameters()).expect("accepts");
+        next(&ends.active, Kind::ConnectResponse);
+        assert_eq!(id.peer_ece().expect("known"), theirs);
+    });
+}
+
+#[test]
+fn a_first_message_can_establish_the_connection() {
+    with_ends(|ends| {
+        let listener = ends.listener(2);
+        let active = ends.connecting(&listener, &parameters());
+        let (_, passive) = ends.request();
+        refused(passive.notify(QueuePairNotice::CommunicationEstablished), libc::EINVAL);
+        passive.accept(&parameters()).expect("accepts");
+        next(&ends.active, Kind::ConnectResponse);
+        // The active end says nothing more; the passive end's queue pair has received something.
+        nothing(&ends.passive);
+        passive.notify(QueuePairNotice::CommunicationEstablished).expect("is told");
+        assert_eq!(next(&ends.passive, Kind::Established).key, passive.key());
+        refused(passive.notify(QueuePairNotice::CommunicationEstablished), libc::EISCONN);
+        active.establish().expect("establishes");
+        nothing(&ends.passive);
+    });
+}
