@@ -1,9 +1,13 @@
 //! The verbs layer on a real device: every object and operation, in good and in bad flow.
 
+#![allow(unsafe_code, reason = "the unsafe tier; each block carries its proof")]
+
 #[path = "../common/mod.rs"]
 mod common;
 #[allow(dead_code, reason = "each topic uses its part")]
 mod support;
+#[allow(dead_code, reason = "each topic uses its part")]
+mod pair;
 
 mod connection_channel;
 mod connection_datagram;
@@ -12,3 +16,7 @@ mod connection_support;
 mod device;
 mod limits;
 mod memory_region;
+mod atomics;
+mod rc;
+mod uc;
+mod ud;
