@@ -117,7 +117,7 @@ impl QueuePairChange {
         self.below(exponent.into(), 32, "ack_timeout is at most 31").with(ffi::ibv_qp_attr_mask::IBV_QP_TIMEOUT)
     }
 
-    /// How often a packet is sent again; at most 7.
+    /// How often a packet is sent again; at most 7, which rxe takes for ever.
     pub fn retry_count(mut self, count: u8) -> Self {
         self.raw.retry_cnt = count;
         self.below(count.into(), 8, "retry_count is at most 7").with(ffi::ibv_qp_attr_mask::IBV_QP_RETRY_CNT)

@@ -12,7 +12,7 @@ pub struct Tuning {
     pub min_rnr_timer: u8,
     /// Time without acknowledgement before a packet is sent again: 4.096 µs times 2 to this power.
     pub ack_timeout: u8,
-    /// How often a packet is sent again; at most 7.
+    /// How often a packet is sent again; at most 7, which rxe takes for ever.
     pub retry_count: u8,
     /// How often a send is tried again when the receiver is not ready; 7 means for ever.
     pub rnr_retry_count: u8,
