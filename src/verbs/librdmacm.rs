@@ -10,11 +10,15 @@ use super::{Error, Result};
 
 /// The functions; `None` where the installed library is too old to have one.
 struct Functions {
-    get_remote_ece: Option<unsafe extern "C" fn(*mut ffi::rdma_cm_id, *mut ffi::ibv_ece) -> c_int>,
-    notify: Option<unsafe extern "C" fn(*mut ffi::rdma_cm_id, u32) -> c_int>,
-    reject_ece: Option<unsafe extern "C" fn(*mut ffi::rdma_cm_id, *const c_void, u8) -> c_int>,
-    set_local_ece: Option<unsafe extern "C" fn(*mut ffi::rdma_cm_id, *mut ffi::ibv_ece) -> c_int>,
+    get_remote_ece: Ece,
+    notify: Notify,
+    reject_ece: Reject,
+    set_local_ece: Ece,
 }
+
+type Ece = Option<unsafe extern "C" fn(*mut ffi::rdma_cm_id, *mut ffi::ibv_ece) -> c_int>;
+type Notify = Option<unsafe extern "C" fn(*mut ffi::rdma_cm_id, u32) -> c_int>;
+type Reject = Option<unsafe extern "C" fn(*mut ffi::rdma_cm_id, *const c_void, u8) -> c_int>;
 
 /// `rdma_get_remote_ece(3)`.
 ///
@@ -73,13 +77,13 @@ impl Functions {
             // For each: a null pointer is `None`, and the C function of that name has this signature (rdma/rdma_cma.h).
             Self {
                 // SAFETY: as said above.
-                get_remote_ece: unsafe { std::mem::transmute::<*mut c_void, _>(find(c"rdma_get_remote_ece")) },
+                get_remote_ece: unsafe { std::mem::transmute::<*mut c_void, Ece>(find(c"rdma_get_remote_ece")) },
                 // SAFETY: as said above; a C enum of these values is an unsigned int.
-                notify: unsafe { std::mem::transmute::<*mut c_void, _>(find(c"rdma_notify")) },
+                notify: unsafe { std::mem::transmute::<*mut c_void, Notify>(find(c"rdma_notify")) },
                 // SAFETY: as said above.
-                reject_ece: unsafe { std::mem::transmute::<*mut c_void, _>(find(c"rdma_reject_ece")) },
+                reject_ece: unsafe { std::mem::transmute::<*mut c_void, Reject>(find(c"rdma_reject_ece")) },
                 // SAFETY: as said above.
-                set_local_ece: unsafe { std::mem::transmute::<*mut c_void, _>(find(c"rdma_set_local_ece")) },
+                set_local_ece: unsafe { std::mem::transmute::<*mut c_void, Ece>(find(c"rdma_set_local_ece")) },
             }
         })
     }

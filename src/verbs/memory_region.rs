@@ -276,7 +276,7 @@ fn check_start(call: &'static str, address: *mut u8, length: usize, start: u64, 
     if access.contains(Access::ZERO_BASED) && start != 0 {
         return Err(Error::invalid(call, format!("ZERO_BASED begins at 0, not at {start:#x}")));
     }
-    if (address.addr() as u64 ^ start) % page != 0 {
+    if !(address.addr() as u64 ^ start).is_multiple_of(page) {
         let (is, wanted) = (address.addr() as u64 % page, start % page);
         let detail = format!(
             "the first byte lies {is} bytes into its page, the start address {start:#x} {wanted} bytes: they must agree"

@@ -85,7 +85,7 @@ mod tests {
     fn bytes_inside_the_owner_stay_where_they_are() {
         let bytes = SharedBytes::new([7u8; 32]);
         let address = bytes.address();
-        let moved = vec![bytes];
+        let moved = [bytes];
         assert_eq!((moved[0].address(), moved[0].length()), (address, 32));
         assert_eq!(&moved[0][..], [7; 32]);
         assert!(!moved[0].is_writable());

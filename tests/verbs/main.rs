@@ -5,10 +5,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 #[allow(dead_code, reason = "each topic uses its part")]
-mod support;
-#[allow(dead_code, reason = "each topic uses its part")]
 mod pair;
+#[allow(dead_code, reason = "each topic uses its part")]
+mod support;
 
+mod atomics;
 mod connection_channel;
 mod connection_datagram;
 mod connection_id;
@@ -16,7 +17,6 @@ mod connection_support;
 mod device;
 mod limits;
 mod memory_region;
-mod atomics;
 mod rc;
 mod uc;
 mod ud;

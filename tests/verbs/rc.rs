@@ -6,7 +6,7 @@ use zcmi::verbs::{
 };
 
 use crate::common::pattern;
-use crate::pair::{Ends, Memory, POISON, RawEnds, Settings, Seen, everything, segment, wait_raw};
+use crate::pair::{Ends, Memory, POISON, RawEnds, Seen, Settings, everything, segment, wait_raw};
 use crate::support::with_device;
 
 #[test]
@@ -229,12 +229,15 @@ fn a_batch_is_posted_in_one_call_and_completes_in_order() {
             let bytes = pattern(token as u64, 0, 64);
             let local = if token % 2 == 0 { Local::Inline(&bytes[..]) } else { Local::Owned(Memory::Buffer(source)) };
             let operation = SendOperation::SendWithImmediate(token as u32);
-            batch.push(SendRequest { token: token as u64, operation, local, flags: SendFlags::SIGNALED }).expect("fits");
+            batch
+                .push(SendRequest { token: token as u64, operation, local, flags: SendFlags::SIGNALED })
+                .expect("fits");
         }
         batch.post().expect("posts");
         let done = ends.wait(32);
         for is_receive in [false, true] {
-            let tokens: Vec<_> = done.iter().filter(|done| done.is_receive == is_receive).map(|done| done.token).collect();
+            let tokens: Vec<_> =
+                done.iter().filter(|done| done.is_receive == is_receive).map(|done| done.token).collect();
             assert_eq!(tokens, (0..16).collect::<Vec<_>>());
         }
         for completed in done {

@@ -153,7 +153,8 @@ fn a_header_that_names_nobody_leads_nowhere() {
             for completion in ends.queue.completions().poll(&mut batch).expect("polls") {
                 if completion.opcode().is_receive() {
                     // Of hostile making: no IP version, then addresses that are not ours.
-                    for header in [[0; ROUTE_HEADER], [0xff; ROUTE_HEADER], [0x45; ROUTE_HEADER], [0x60; ROUTE_HEADER]] {
+                    for header in [[0; ROUTE_HEADER], [0xff; ROUTE_HEADER], [0x45; ROUTE_HEADER], [0x60; ROUTE_HEADER]]
+                    {
                         let handle = AddressHandle::to_sender(&ends.domain, 1, &completion, &header);
                         assert!(handle.is_err(), "{:#x}", header[0]);
                     }
