@@ -8,6 +8,7 @@ mod end;
 mod ibverbs_crate;
 mod pingpong;
 mod rc_pingpong;
+mod rping;
 #[path = "../verbs/support.rs"]
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod support;
