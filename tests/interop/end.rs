@@ -1,4 +1,4 @@
-//! Our end of a connection: a queue pair whose peer is a program that does not know this library.
+//! Our end of a connection, by the safe tier: a queue pair whose peer is a program that does not know this library.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

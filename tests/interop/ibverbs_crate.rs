@@ -7,12 +7,13 @@ use std::time::Instant;
 use ibverbs::{ibv_qp_type as their_kind, ibv_wc};
 use serde_json::{Value, from_str, from_value, json};
 use zcmi::verbs::{
-    CompletionBatch, CompletionStatus, Endpoint, Gid, InFlight, Psn, QueuePairKind, Remote, SendFlags, SendList,
-    SendOperation,
+    CompletionStatus, Endpoint, Gid, InFlight, Psn, QueuePairKind, Remote, Segment, SendFlags, SendList, SendOperation,
+    Tuning,
 };
 
 use crate::common::{Peer, fill, pattern, role, say};
 use crate::end::{End, LONG_THERE, PATIENCE, POISON, bytes};
+use crate::plain_end::PlainEnd;
 use crate::support::{Fixture, with_device};
 
 /// Bytes of each of the peer's regions: more than a packet, and no multiple of one.
@@ -97,7 +98,37 @@ fn their_completion(completions: &ibverbs::CompletionQueue<'_>, wr_id: u64) -> R
     }
 }
 
-/// The peer, our end connected to it, and its exposed memory.
+/// The other process, its queue pair and its exposed memory.
+struct Theirs {
+    peer: Peer,
+    endpoint: Endpoint,
+    remote: Remote,
+}
+
+impl Theirs {
+    /// Starts it with a queue pair for ours, which begins with packet `psn`.
+    fn start(kind: QueuePairKind, gid_index: u32, psn: Psn) -> Self {
+        let kind = if kind == QueuePairKind::Uc { "uc" } else { "rc" };
+        let mut command = Command::new(std::env::current_exe().expect("our own path"));
+        command.args(["--exact", "ibverbs_crate::peer", "--nocapture", "--test-threads=1"]);
+        command.env("ZCMI_TEST_PEER", format!("{kind} {gid_index} {}", psn.number()));
+        let peer = Peer::spawn(command);
+        let (theirs, address, key): (Value, u64, u32) = from_str(&peer.hear()).expect("its end");
+        let gid: [u8; 16] = from_value(theirs["gid"]["raw"].clone()).expect("a GID");
+        let queue_pair = theirs["num"].as_u64().expect("a number") as u32;
+        // The crate always begins with packet 0.
+        let endpoint = Endpoint { gid: Gid(gid), lid: 0, queue_pair, psn: Psn::from(0) };
+        Self { peer, endpoint, remote: Remote { address, key } }
+    }
+
+    /// Lets it connect to ours.
+    fn connect(&mut self, ours: &Endpoint) {
+        let ours = json!({"num": ours.queue_pair, "lid": ours.lid, "gid": {"raw": ours.gid.0}});
+        assert_eq!(self.peer.ask(&ours.to_string()), "connected");
+    }
+}
+
+/// The peer, and our end connected to it.
 struct Pair {
     end: End,
     peer: Peer,
@@ -107,23 +138,11 @@ struct Pair {
 impl Pair {
     /// Connects a queue pair with two receives of [`LENGTH`] bytes.
     fn connect(fixture: &Fixture, kind: QueuePairKind) -> Self {
-        let mtu = fixture.context.port(1).expect("a port").active_mtu;
-        let end = End::prepared(fixture, kind, mtu, 2, LENGTH);
-        let word = if kind == QueuePairKind::Uc { "uc" } else { "rc" };
-        let mut command = Command::new(std::env::current_exe().expect("our own path"));
-        command.args(["--exact", "ibverbs_crate::peer", "--nocapture", "--test-threads=1"]);
-        command.env("ZCMI_TEST_PEER", format!("{word} {} {}", end.local.gid_index, end.local.psn.number()));
-        let mut peer = Peer::spawn(command);
-        let (theirs, address, key): (Value, u64, u32) = from_str(&peer.hear()).expect("its end");
-        let gid: [u8; 16] = from_value(theirs["gid"]["raw"].clone()).expect("a GID");
-        let queue_pair = theirs["num"].as_u64().expect("a number") as u32;
-        // The crate always begins with packet 0.
-        end.connect(&Endpoint { gid: Gid(gid), lid: 0, queue_pair, psn: Psn::from(0) });
-        let ours = end.endpoint();
-        let answer =
-            peer.ask(&json!({"num": ours.queue_pair, "lid": ours.lid, "gid": {"raw": ours.gid.0}}).to_string());
-        assert_eq!(answer, "connected");
-        Self { end, peer, remote: Remote { address, key } }
+        let end = End::prepared(fixture, kind, mtu(fixture), 2, LENGTH);
+        let mut theirs = Theirs::start(kind, end.local.gid_index, end.local.psn);
+        end.connect(&theirs.endpoint);
+        theirs.connect(&end.endpoint());
+        Self { end, peer: theirs.peer, remote: theirs.remote }
     }
 
     /// A message from us to the crate.
@@ -152,6 +171,10 @@ impl Pair {
     fn finish(self) {
         assert!(self.peer.finish().success());
     }
+}
+
+fn mtu(fixture: &Fixture) -> u32 {
+    fixture.context.port(1).expect("a port").active_mtu
 }
 
 #[test]
@@ -200,41 +223,32 @@ fn the_crates_memory_is_written_and_read() {
 #[test]
 fn a_list_of_the_unsafe_tier_arrives_in_order() {
     with_device(|fixture| {
-        let pair = Pair::connect(fixture, QueuePairKind::Rc);
-        let halves = [0..LENGTH / 2, LENGTH / 2..LENGTH];
-        let whole = pair.end.buffer(&pattern(SEED, 3, LENGTH));
-        let mut last = pair.end.buffer(&pattern(SEED, 4, 9));
-        // Dropped before its buffers.
-        let mut pair = pair;
-        assert_eq!(pair.peer.ask("receive 9"), "posted");
+        let mut end = PlainEnd::new(fixture, QueuePairKind::Rc, mtu(fixture), LENGTH);
+        end.pair.prepare(&end.local).expect("INIT");
+        let mut theirs = Theirs::start(QueuePairKind::Rc, end.local.gid_index, end.local.psn);
+        end.pair.connect_to(&end.local, &theirs.endpoint, &Tuning::default()).expect("connects");
+        theirs.connect(&end.endpoint());
+        assert_eq!(theirs.peer.ask("receive 9"), "posted");
+        fill(&mut end.sent, SEED, 3);
+        end.received[..9].copy_from_slice(&pattern(SEED, 4, 9));
+        let whole = end.sent.segment();
         let mut list = SendList::new();
-        for half in halves {
-            let segment = whole.segment();
-            let remote = Remote { address: pair.remote.address + half.start as u64, ..pair.remote };
-            let address = segment.address + half.start as u64;
-            let segment = zcmi::verbs::Segment { address, length: half.len() as u32, ..segment };
+        for half in [0..LENGTH / 2, LENGTH / 2..LENGTH] {
+            let offset = half.start as u64;
+            let remote = Remote { address: theirs.remote.address + offset, ..theirs.remote };
+            let segment = Segment { address: whole.address + offset, length: half.len() as u32, ..whole };
             list.push(1, SendOperation::Write(remote), &[segment], SendFlags::NONE);
         }
-        list.push(2, SendOperation::Send, &[last.segment()], SendFlags::SIGNALED);
-        let queue_pair = pair.end.queue_pair();
-        // SAFETY: both buffers are left alone until the last request's completion has been polled, below, or the end of the
-        // queue pair, which goes before them.
-        unsafe { queue_pair.post_send_list(&mut list) }.expect("posts");
+        let last = Segment { length: 9, ..end.received.segment() };
+        list.push(2, SendOperation::Send, &[last], SendFlags::SIGNALED);
+        // SAFETY: both buffers are left alone until `sent` has polled the last request's completion, and outlive the queue
+        // pair.
+        unsafe { end.pair.post_send_list(&mut list) }.expect("posts");
         assert!(list.is_empty());
-        assert_eq!(pair.peer.ask("received 4"), "true 9 None");
-        assert_eq!(pair.peer.ask("compare 3"), "true");
-        let (begun, mut batch) = (Instant::now(), CompletionBatch::new());
-        loop {
-            let mut completions = queue_pair.send_completions().poll(&mut batch).expect("polls");
-            if let Some(completion) = completions.next() {
-                assert_eq!((completion.wr_id(), completion.result().is_ok(), completions.len()), (2, true, 0));
-                break;
-            }
-            assert!(begun.elapsed() < PATIENCE, "no completion");
-            std::thread::yield_now();
-        }
-        last.fill(0);
-        pair.finish();
+        assert_eq!(theirs.peer.ask("received 4"), "true 9 None");
+        assert_eq!(theirs.peer.ask("compare 3"), "true");
+        end.sent(2);
+        assert!(theirs.peer.finish().success());
     });
 }
 

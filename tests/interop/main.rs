@@ -7,6 +7,7 @@ mod common;
 mod end;
 mod ibverbs_crate;
 mod pingpong;
+mod plain_end;
 mod rc_pingpong;
 mod rping;
 #[path = "../verbs/support.rs"]

@@ -2,17 +2,17 @@
 //! before.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use zcmi::verbs::{
-    Access, AddressHandle, AddressVector, Completion, CompletionBatch, CompletionQueue, CompletionStatus, Destination,
-    Endpoint, InFlight, LocalEnd, ProtectionDomain, Psn, QueuePair, QueuePairKind, ROUTE_HEADER, RegisteredBuffer,
+    AddressHandle, AddressVector, CompletionStatus, Destination, Endpoint, InFlight, QueuePairKind, ROUTE_HEADER,
     Segment, SendFlags, SendOperation,
 };
 
 use crate::common::pattern;
-use crate::end::{End, PATIENCE, POISON, bytes, gid_index};
+use crate::end::{End, bytes};
 use crate::pingpong::{Program, as_client, as_server, assert_content, free_port, listen};
+use crate::plain_end::PlainEnd;
 use crate::support::{Fixture, with_device};
 
 const NAME: &str = "ibv_ud_pingpong";
@@ -104,9 +104,10 @@ fn as_server_of_the_program() {
             let listener = listen();
             let port = listener.local_addr().expect("an address").port();
             let program = Program::start(fixture, NAME, port, true, &["-c", "-s", &length_word, "-n", &rounds]);
-            let mut end = Plain::open(fixture, ROUTE_HEADER + length);
-            end.post_receive();
-            as_server(&listener, &end.endpoint(fixture), |_| ()).expect("exchanges");
+            let mut end = PlainEnd::new(fixture, QueuePairKind::Ud, 1024, ROUTE_HEADER + length);
+            end.pair.open_for_datagrams(1, QUEUE_KEY).expect("RTS");
+            end.post_receive(ROUTE_HEADER + length);
+            as_server(&listener, &end.endpoint(), |_| ()).expect("exchanges");
             // Its buffer's first content.
             let mut expected = vec![0x7b; length];
             expected[0] = 0;
@@ -118,75 +119,19 @@ fn as_server_of_the_program() {
                     (handle.expect("a way back"), completion.arrival().source_queue_pair)
                 });
                 assert!(end.received[ROUTE_HEADER..] == expected, "round {round} of {length} bytes");
-                end.post_receive();
+                end.post_receive(ROUTE_HEADER + length);
                 expected = message(round, length);
                 end.sent[..length].copy_from_slice(&expected);
-                end.send(&handle, sender, length);
-                end.sent();
+                let to = Destination { address: &handle, queue_pair: sender, queue_key: QUEUE_KEY };
+                let segment = Segment { length: length as u32, ..end.sent.segment() };
+                // SAFETY: the buffer is not written and the handle is held until `sent` has polled the completion, or
+                // the queue pair is gone.
+                unsafe { end.pair.post_send(2, SendOperation::Datagram(to), &[segment], SendFlags::SIGNALED) }
+                    .expect("posts");
+                end.sent(2);
             }
             assert_content(&program.finish());
         });
-    }
-}
-
-/// A queue pair of the unsafe tier. It is destroyed before its memory.
-struct Plain {
-    pair: QueuePair,
-    received: RegisteredBuffer,
-    sent: RegisteredBuffer,
-}
-
-impl Plain {
-    fn open(fixture: &Fixture, length: usize) -> Self {
-        let domain = ProtectionDomain::allocate(&fixture.context).expect("a domain");
-        let completions = || CompletionQueue::create(&fixture.context, 64).expect("a completion queue");
-        let builder = QueuePair::builder(&domain, &completions()).receive_completions(&completions());
-        let pair = builder.kind(QueuePairKind::Ud).create().expect("a queue pair");
-        pair.open_for_datagrams(1, QUEUE_KEY).expect("RTS");
-        let buffer = || RegisteredBuffer::allocate(&domain, length).expect("memory");
-        Self { pair, received: buffer(), sent: buffer() }
-    }
-
-    fn endpoint(&self, fixture: &Fixture) -> Endpoint {
-        let access = Access::LOCAL_READ;
-        let gid_index = gid_index(fixture);
-        let local = LocalEnd { port: 1, gid_index, psn: Psn::from(0), access, path_mtu: 1024 };
-        self.pair.endpoint(&local).expect("an endpoint")
-    }
-
-    fn post_receive(&mut self) {
-        self.received.fill(POISON);
-        // SAFETY: nobody touches the buffer before `received` has polled the completion, and it outlives the queue pair.
-        unsafe { self.pair.post_receive(1, &[self.received.segment()]) }.expect("posts a receive");
-    }
-
-    fn send(&self, handle: &Arc<AddressHandle>, queue_pair: u32, length: usize) {
-        let to = Destination { address: handle, queue_pair, queue_key: QUEUE_KEY };
-        let segment = Segment { length: length as u32, ..self.sent.segment() };
-        // SAFETY: the buffer is not written and the handle is held until `sent` has polled the completion.
-        unsafe { self.pair.post_send(2, SendOperation::Datagram(to), &[segment], SendFlags::SIGNALED) }.expect("posts");
-    }
-
-    /// Waits for the completion of the one receive.
-    fn received<R>(&self, look: impl FnOnce(Completion<'_>) -> R) -> R {
-        next(self.pair.receive_completions(), 1, look)
-    }
-
-    /// Waits for the completion of the one send request.
-    fn sent(&self) {
-        next(self.pair.send_completions(), 2, |completion| completion.result()).expect("sent");
-    }
-}
-
-fn next<R>(completions: &CompletionQueue, wr_id: u64, look: impl FnOnce(Completion<'_>) -> R) -> R {
-    let (begun, mut batch) = (Instant::now(), CompletionBatch::new());
-    loop {
-        if let Some(completion) = completions.poll(&mut batch).expect("polls").next() {
-            assert_eq!(completion.wr_id(), wr_id);
-            return look(completion);
-        }
-        assert!(begun.elapsed() < PATIENCE, "no completion of {wr_id}");
-        std::thread::yield_now();
     }
 }
 
