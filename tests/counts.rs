@@ -3,49 +3,15 @@
 
 #![allow(unsafe_code, reason = "a counting allocator; each block carries its proof")]
 
+#[path = "common/allocations.rs"]
+mod allocations;
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::process::{Command, Stdio};
 
+use allocations::ALLOCATIONS;
 use common::{Peer, device_address, listen, on_device, play, role, say, told};
 use zcmi::{Access, Buffer, Config, Connection, Connector, Polling, RemoteBuffer, Worker};
-
-struct Counting;
-
-thread_local! {
-    /// Allocations of this thread: the one that runs the operations. The service thread's are control plane.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    // A thread that ends has no counter any more.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-}
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: as above.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 fn worker(polling: Polling) -> Worker {
     Worker::new(Config { polling, ..Config::default() }).expect("valid settings")

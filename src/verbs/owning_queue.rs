@@ -58,6 +58,8 @@ pub struct OwningQueue<B> {
     /// Entries that the device did not take, and its errno, to be reported by the next poll.
     unposted: Vec<(u32, i32)>,
     batch: CompletionBatch,
+    /// Room for those of a receive.
+    segments: Vec<Segment>,
     /// Completions that all queue pairs together can have outstanding.
     reserved: u32,
     completions: Arc<CompletionQueue>,
@@ -166,6 +168,7 @@ impl<B: InFlight> OwningQueue<B> {
             staging: Staging::default(),
             unposted: Vec::new(),
             batch: CompletionBatch::new(),
+            segments: Vec::new(),
             reserved: 0,
             completions,
         }
@@ -424,7 +427,7 @@ impl<B: InFlight> OwningQueue<B> {
         }
         let operation = Operation { token, memory: Some(memory), address: None };
         let (index, wr_id) = self.table.enter(Owner::Receives(key.0), operation);
-        let result = with_segments(self.table.memory(index), |segments| {
+        let result = with_segments(self.table.memory(index), &mut self.segments, |segments| {
             // SAFETY: the entry owns the memory until the completion or the end of the queue pair.
             unsafe { pair.queue_pair.post_receive(wr_id, segments) }
         });
@@ -450,7 +453,7 @@ impl<B: InFlight> OwningQueue<B> {
             return Err(Refused { error: None, memory: Some(memory) });
         }
         let (index, wr_id) = self.table.enter(Owner::Shared, Operation { token, memory: Some(memory), address: None });
-        let result = with_segments(self.table.memory(index), |segments| {
+        let result = with_segments(self.table.memory(index), &mut self.segments, |segments| {
             // SAFETY: the entry owns the memory until the completion or the end of the shared queue.
             unsafe { shared.queue.post_receive(wr_id, segments) }
         });
@@ -579,15 +582,17 @@ fn failed<B>(table: &mut OperationTable<B>, index: u32, error: CompletionError) 
     Completed::new(table.leave(index), key, is_receive, Err(error), Arrival::default())
 }
 
-/// The segments of a receive, together.
-fn with_segments<B: InFlight, R>(memory: Option<&B>, post: impl FnOnce(&[Segment]) -> R) -> R {
+/// The segments of a receive, together; `room` is for those that are several.
+#[inline]
+fn with_segments<B: InFlight, R>(memory: Option<&B>, room: &mut Vec<Segment>, post: impl FnOnce(&[Segment]) -> R) -> R {
     match memory {
         None => post(&[]),
         Some(memory) if memory.more_segments().is_empty() => post(&[memory.segment()]),
         Some(memory) => {
-            let mut segments = vec![memory.segment()];
-            segments.extend_from_slice(memory.more_segments());
-            post(&segments)
+            room.clear();
+            room.push(memory.segment());
+            room.extend_from_slice(memory.more_segments());
+            post(room)
         }
     }
 }

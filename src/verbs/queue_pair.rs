@@ -214,10 +214,10 @@ impl QueuePair {
     /// # Safety
     /// For each holds what [`post_receive`](Self::post_receive) asks.
     pub unsafe fn post_receives(&self, receives: &[(u64, &[Segment])]) -> std::result::Result<(), (Error, usize)> {
-        let mut chain = receive_chain(receives);
-        let Some(first) = chain.first_mut().map(std::ptr::from_mut) else { return Ok(()) };
-        // SAFETY: the chain lives during the call; the caller vouches for the memory.
-        unsafe { self.post_receive_chain(first) }.map_err(|(error, bad)| (error, posted_before(&chain, bad)))
+        post_in_chains(receives, |first| {
+            // SAFETY: the chain lives during the call; the caller vouches for the memory.
+            unsafe { self.post_receive_chain(first) }
+        })
     }
 
     /// # Safety
@@ -303,7 +303,7 @@ type AtomicWrite = unsafe extern "C" fn(*mut ffi::ibv_qp_ex, u32, u64, *const st
 
 /// A receive in the C layout.
 #[inline]
-pub(super) fn receive_request(wr_id: u64, segments: &[Segment]) -> ffi::ibv_recv_wr {
+pub(super) const fn receive_request(wr_id: u64, segments: &[Segment]) -> ffi::ibv_recv_wr {
     ffi::ibv_recv_wr {
         wr_id,
         next: std::ptr::null_mut(),
@@ -312,19 +312,31 @@ pub(super) fn receive_request(wr_id: u64, segments: &[Segment]) -> ffi::ibv_recv
     }
 }
 
-/// Receives, each leading to the next.
-pub(super) fn receive_chain(receives: &[(u64, &[Segment])]) -> Vec<ffi::ibv_recv_wr> {
-    let mut chain: Vec<_> = receives.iter().map(|(wr_id, segments)| receive_request(*wr_id, segments)).collect();
-    let first = chain.as_mut_ptr();
-    for index in 1..chain.len() {
-        chain[index - 1].next = first.wrapping_add(index);
+/// Receives that are posted at once: as many as fit the stack well.
+const CHAIN: usize = 16;
+
+/// Posts chains of receives, each leading to the next; on failure answers how many were posted. `post` answers the first
+/// of its chain that was not.
+pub(super) fn post_in_chains(
+    receives: &[(u64, &[Segment])],
+    mut post: impl FnMut(*mut ffi::ibv_recv_wr) -> std::result::Result<(), (Error, *mut ffi::ibv_recv_wr)>,
+) -> std::result::Result<(), (Error, usize)> {
+    for (index, part) in receives.chunks(CHAIN).enumerate() {
+        let mut chain = [const { receive_request(0, &[]) }; CHAIN];
+        let mut next = std::ptr::null_mut();
+        for (request, (wr_id, segments)) in chain.iter_mut().zip(part).rev() {
+            *request = receive_request(*wr_id, segments);
+            request.next = next;
+            next = request;
+        }
+        post(next).map_err(|(error, bad)| (error, index * CHAIN + posted_before(&chain[..part.len()], bad)))?;
     }
-    chain
+    Ok(())
 }
 
 /// How many of `chain` come before `bad`; all if it points elsewhere, so that nothing is taken for unposted that the
 /// device may hold.
-pub(super) fn posted_before(chain: &[ffi::ibv_recv_wr], bad: *const ffi::ibv_recv_wr) -> usize {
+fn posted_before(chain: &[ffi::ibv_recv_wr], bad: *const ffi::ibv_recv_wr) -> usize {
     chain.iter().position(|request| std::ptr::eq(request, bad)).unwrap_or(chain.len())
 }
 
@@ -338,5 +350,41 @@ impl Drop for QueuePair {
     fn drop(&mut self) {
         // An error has been logged.
         let _ = self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receives_are_posted_in_order_and_counted_up_to_the_first_refused() {
+        let segments = [Segment::default()];
+        let receives: Vec<(u64, &[Segment])> = (0..40).map(|wr_id| (wr_id, &segments[..])).collect();
+        let mut seen = Vec::new();
+        let mut post = |first: *mut ffi::ibv_recv_wr, refused: u64| {
+            let mut next = first;
+            while !next.is_null() {
+                // SAFETY: the chain is of `post_in_chains`, which keeps it during the call.
+                let request = unsafe { &*next };
+                if request.wr_id == refused {
+                    return Err((Error::returned("ibv_post_recv", libc::ENOMEM), next));
+                }
+                assert_eq!((request.num_sge, request.sg_list.cast_const().cast()), (1, segments.as_ptr()));
+                seen.push(request.wr_id);
+                next = request.next;
+            }
+            Ok(())
+        };
+        assert!(post_in_chains(&receives, |first| post(first, 40)).is_ok());
+        let (error, posted) = post_in_chains(&receives, |first| post(first, 35)).expect_err("refused");
+        assert_eq!((error.errno(), posted), (Some(libc::ENOMEM), 35));
+        let strange = |_| Err((Error::returned("ibv_post_recv", libc::EIO), std::ptr::null_mut()));
+        assert_eq!(
+            post_in_chains(&receives[..3], strange).expect_err("refused").1,
+            3,
+            "a strange answer counts as posted"
+        );
+        assert!(seen.into_iter().eq((0..40).chain(0..35)));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rdma_sys as ffi;
 
 use super::fork::{self, Creator};
-use super::queue_pair::{posted_before, receive_chain, receive_request};
+use super::queue_pair::{post_in_chains, receive_request};
 use super::{Error, ProtectionDomain, Result, Segment};
 
 /// A shared receive queue (`ibv_create_srq(3)`).
@@ -135,15 +135,12 @@ impl SharedReceiveQueue {
     /// # Safety
     /// For each holds what [`post_receive`](Self::post_receive) asks.
     pub unsafe fn post_receives(&self, receives: &[(u64, &[Segment])]) -> std::result::Result<(), (Error, usize)> {
-        let mut chain = receive_chain(receives);
-        let Some(first) = chain.first_mut().map(std::ptr::from_mut) else { return Ok(()) };
-        let mut bad = std::ptr::null_mut();
-        // SAFETY: the queue exists; the chain lives during the call; the caller vouches for the memory.
-        let answer = unsafe { ffi::ibv_post_srq_recv(self.raw(), first, &mut bad) };
-        match answer {
-            0 => Ok(()),
-            answer => Err((Error::returned("ibv_post_srq_recv", answer), posted_before(&chain, bad))),
-        }
+        post_in_chains(receives, |first| {
+            let mut bad = std::ptr::null_mut();
+            // SAFETY: the queue exists; the chain lives during the call; the caller vouches for the memory.
+            let answer = unsafe { ffi::ibv_post_srq_recv(self.raw(), first, &mut bad) };
+            Error::check("ibv_post_srq_recv", answer).map_err(|error| (error, bad))
+        })
     }
 
     /// Destroys the queue; only if that works has the device let go of what is posted. A failure is logged.
