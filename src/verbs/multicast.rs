@@ -1,13 +1,13 @@
-//! Multicast groups of an rdma_cm identifier.
+//! Multicast groups: joining them by rdma_cm, and receiving what is sent to them.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use rdma_sys as ffi;
 
 use super::connection_id::check;
 use super::sockaddr::RawAddress;
-use super::{ConnectionId, Error, PortSpace, Result, fork};
+use super::{ConnectionId, Error, Gid, PortSpace, QueuePair, QueuePairKind, Result, fork};
 
 /// How to take part in a multicast group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,5 +95,58 @@ impl ConnectionId {
             std::mem::forget(group);
         }
         left
+    }
+}
+
+impl QueuePair {
+    /// Attaches the queue pair to a group (`ibv_attach_mcast(3)`): it receives what is sent there, if the port has joined
+    /// the group, for instance by [`ConnectionId::join_multicast`]. `group` and `lid` are those of the address in its
+    /// event. It is detached when it is dropped.
+    ///
+    /// # Errors
+    /// `EINVAL` if the queue pair is not of type UD or `group` is none; `ENOMEM` if the device has no room for more.
+    pub fn attach_multicast(&self, group: Gid, lid: u16) -> Result<()> {
+        let call = "ibv_attach_mcast";
+        if self.kind() != QueuePairKind::Ud {
+            return Err(Error::invalid(call, format!("a queue pair of type {:?} receives no multicast", self.kind())));
+        }
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let raw = ffi::ibv_gid { raw: group.0 };
+        // SAFETY: the queue pair exists and the GID is valid for the call.
+        Error::check(call, unsafe { ffi::ibv_attach_mcast(self.raw(), &raw, lid) })?;
+        groups.push((group, lid));
+        Ok(())
+    }
+
+    /// Detaches the queue pair from a group (`ibv_detach_mcast(3)`).
+    ///
+    /// # Errors
+    /// `EINVAL` if it is not attached.
+    pub fn detach_multicast(&self, group: Gid, lid: u16) -> Result<()> {
+        let call = "ibv_detach_mcast";
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(index) = groups.iter().position(|&attached| attached == (group, lid)) else {
+            return Err(Error::invalid(call, format!("the queue pair is not attached to {group}")));
+        };
+        self.detach(group, lid)?;
+        groups.swap_remove(index);
+        Ok(())
+    }
+
+    /// Detaches the queue pair from all groups: it could not be destroyed otherwise.
+    pub(super) fn detach_all(&mut self) {
+        let groups = self.groups.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (group, lid) in std::mem::take(groups) {
+            // Where it fails, destroying the queue pair fails, too, and says so.
+            if let Err(error) = self.detach(group, lid) {
+                tracing::debug!(%error, %group, "a queue pair could not be detached");
+            }
+        }
+    }
+
+    fn detach(&self, group: Gid, lid: u16) -> Result<()> {
+        let raw = ffi::ibv_gid { raw: group.0 };
+        // SAFETY: the queue pair exists and the GID is valid for the call.
+        Error::check("ibv_detach_mcast", unsafe { ffi::ibv_detach_mcast(self.raw(), &raw, lid) })
     }
 }

@@ -2,15 +2,15 @@
 
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rdma_sys as ffi;
 
 use super::fork::{self, Creator};
 use super::work_request::send_request;
 use super::{
-    CompletionQueue, Error, ProtectionDomain, QueuePairBuilder, QueuePairCapabilities, QueuePairKind, Remote, Result,
-    Segment, SendFlags, SendList, SendOperation, SharedReceiveQueue,
+    CompletionQueue, Error, Gid, ProtectionDomain, QueuePairBuilder, QueuePairCapabilities, QueuePairKind, Remote,
+    Result, Segment, SendFlags, SendList, SendOperation, SharedReceiveQueue,
 };
 
 /// A queue pair (`ibv_create_qp(3)`).
@@ -35,6 +35,8 @@ pub struct QueuePair {
     raw: NonNull<ffi::ibv_qp>,
     kind: QueuePairKind,
     capabilities: QueuePairCapabilities,
+    /// What it is attached to.
+    pub(super) groups: Mutex<Vec<(Gid, u16)>>,
     destroyed: bool,
     creator: Creator,
     // Dropped after `Drop::drop` has destroyed the queue pair.
@@ -77,6 +79,7 @@ impl QueuePair {
             raw,
             kind: settings.kind,
             capabilities,
+            groups: Mutex::default(),
             destroyed: false,
             creator: Creator::here(),
             send_completions: settings.send_completions,
@@ -288,6 +291,7 @@ impl QueuePair {
         if std::mem::replace(&mut self.destroyed, true) || !self.creator.may_destroy("queue pair") {
             return Ok(());
         }
+        self.detach_all();
         // SAFETY: destroyed once; its parents are still held.
         let answer = unsafe { ffi::ibv_destroy_qp(self.raw()) };
         fork::destroyed("ibv_destroy_qp", answer);

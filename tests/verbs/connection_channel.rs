@@ -6,12 +6,8 @@ use std::time::Instant;
 
 use zcmi::verbs::{ConnectionEventKind as Kind, ConnectionId, EventChannel, PortSpace};
 
-use crate::connection_support::{Ends, SOON, bounded, next, nothing, parameters};
+use crate::connection_support::{Ends, SOON, bounded, next, nothing, parameters, with_ends};
 use crate::support::with_device;
-
-fn with_ends(test: impl FnOnce(&Ends)) {
-    with_device(|fixture| test(&Ends::new(&fixture.address, PortSpace::Tcp)));
-}
 
 fn channel() -> Arc<EventChannel> {
     EventChannel::create().expect("a channel")

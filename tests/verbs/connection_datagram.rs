@@ -1,13 +1,20 @@
 //! rdma_cm in port space UDP: who has which queue pair, and multicast groups.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
 
 use zcmi::verbs::{
-    ConnectionEventKind as Kind, ConnectionId, ConnectionParameters, Membership, PortSpace, ResolutionRefusal,
+    AddressHandle, Completed, CompletionQueue, ConnectionEventKind as Kind, ConnectionId, ConnectionParameters,
+    DatagramPeer, Destination, Gid, Local, Membership, OwningQueue, PortSpace, ProtectionDomain, QueuePair,
+    QueuePairChange, QueuePairKey, QueuePairKind, QueuePairState, ROUTE_HEADER, RegisteredBuffer, ResolutionRefusal,
+    SendFlags, SendOperation, SendRequest,
 };
 
-use crate::connection_support::{Ends, SOON, bounded, next, nothing, parameters, resolve_address, resolve_route};
-use crate::support::with_device;
+use crate::connection_support::{
+    Ends, SOON, bounded, next, nothing, parameters, refused, resolve_address, resolve_route,
+};
+use crate::support::{Fixture, with_device};
 
 /// The key of every queue pair that rdma_cm names (`RDMA_UDP_QKEY`).
 const QUEUE_KEY: u32 = 0x0123_4567;
@@ -16,13 +23,6 @@ const EVERYBODY: u32 = 0xff_ffff;
 
 fn with_ends(test: impl FnOnce(&Ends)) {
     with_device(|fixture| test(&Ends::new(&fixture.address, PortSpace::Udp)));
-}
-
-#[track_caller]
-fn refused<T: std::fmt::Debug>(answer: zcmi::verbs::Result<T>, errno: i32) -> String {
-    let error = answer.expect_err("must be refused");
-    assert_eq!(error.errno(), Some(errno), "{error}");
-    error.detail().unwrap_or_default().to_owned()
 }
 
 #[test]
@@ -183,5 +183,151 @@ fn a_member_that_moves_hears_of_its_groups_there() {
         assert_eq!(next(&ends.passive, Kind::MulticastJoin).group, Some(group(3)));
         nothing(&ends.active);
         id.leave_multicast(group(3)).expect("leaves");
+    });
+}
+
+/// Queue pairs of type UD with the key that rdma_cm names.
+struct Datagrams {
+    domain: Arc<ProtectionDomain>,
+    queue: OwningQueue<RegisteredBuffer>,
+    done: Vec<Completed<RegisteredBuffer>>,
+}
+
+impl Datagrams {
+    fn new(fixture: &Fixture) -> Self {
+        let domain = ProtectionDomain::allocate(&fixture.context).expect("a domain");
+        let queue = OwningQueue::new(CompletionQueue::create(&fixture.context, 512).expect("a queue"));
+        Self { domain, queue, done: vec![] }
+    }
+
+    /// A queue pair that `id` describes, with a receive posted.
+    fn pair(&mut self, id: &ConnectionId) -> QueuePairKey {
+        let builder = QueuePair::builder(&self.domain, self.queue.completions()).kind(QueuePairKind::Ud);
+        let pair = builder.create().expect("a queue pair");
+        pair.initialize(id).expect("initializes");
+        pair.modify(QueuePairChange::to(QueuePairState::ReadyToReceive)).expect("moves");
+        pair.modify(QueuePairChange::to(QueuePairState::ReadyToSend).send_psn(0.into())).expect("moves");
+        let key = self.queue.add(pair).expect("there is room");
+        self.receive(key);
+        key
+    }
+
+    fn number(&self, key: QueuePairKey) -> u32 {
+        self.get(key).number()
+    }
+
+    fn get(&self, key: QueuePairKey) -> &QueuePair {
+        self.queue.queue_pair(key).expect("it was added")
+    }
+
+    fn receive(&mut self, key: QueuePairKey) {
+        let buffer = RegisteredBuffer::allocate(&self.domain, ROUTE_HEADER + 64).expect("memory");
+        self.queue.post_receive(key, 1, buffer).expect("there is room");
+    }
+
+    /// Sends `text` to `peer` and waits until that is done.
+    fn send(&mut self, from: QueuePairKey, peer: &DatagramPeer, text: &[u8]) {
+        let address = AddressHandle::create(&self.domain, &peer.address).expect("a handle");
+        let there = Destination { address: &address, queue_pair: peer.queue_pair, queue_key: peer.queue_key };
+        let mut buffer = RegisteredBuffer::allocate(&self.domain, 64).expect("memory");
+        buffer[..text.len()].copy_from_slice(text);
+        buffer.set_used(0..text.len());
+        let request = SendRequest {
+            token: 2,
+            operation: SendOperation::Datagram(there),
+            local: Local::Owned(buffer),
+            flags: SendFlags::SIGNALED,
+        };
+        self.queue.post(from, request).expect("there is room");
+        assert_eq!(self.completion(|completed| !completed.is_receive).result, Ok(0));
+    }
+
+    /// What `key` has received; a receive is posted again.
+    fn arrived(&mut self, key: QueuePairKey) -> Vec<u8> {
+        let completed = self.completion(|completed| completed.is_receive && completed.queue_pair == key);
+        let length = completed.result.expect("received") as usize;
+        self.receive(key);
+        completed.memory.expect("its buffer")[ROUTE_HEADER..length].to_vec()
+    }
+
+    fn completion(&mut self, is_wanted: impl Fn(&Completed<RegisteredBuffer>) -> bool) -> Completed<RegisteredBuffer> {
+        let begun = Instant::now();
+        loop {
+            if let Some(index) = self.done.iter().position(&is_wanted) {
+                return self.done.remove(index);
+            }
+            assert!(begun.elapsed() < SOON, "nothing arrives: {:?}", self.done);
+            self.queue.poll(&mut self.done).expect("polls");
+        }
+    }
+}
+
+#[test]
+fn datagrams_reach_the_peer_that_was_found() {
+    with_device(|fixture| {
+        let ends = Ends::new(&fixture.address, PortSpace::Udp);
+        let mut datagrams = Datagrams::new(fixture);
+        let listener = ends.listener(2);
+        let active = ends.connecting(&listener, &parameters());
+        let (_, passive) = ends.request();
+        let [ours, theirs] = [&active, &passive].map(|id| datagrams.pair(id));
+        let answer = ConnectionParameters { queue_pair: datagrams.number(theirs), ..Default::default() };
+        passive.accept(&answer).expect("accepts");
+        let peer = next(&ends.active, Kind::Established).datagram.expect("a peer");
+        datagrams.send(ours, &peer, b"to whom rdma_cm has found");
+        assert_eq!(datagrams.arrived(theirs), b"to whom rdma_cm has found");
+    });
+}
+
+#[test]
+fn datagrams_to_a_group_reach_its_members_as_long_as_they_are_attached() {
+    with_device(|fixture| {
+        let ends = Ends::new(&fixture.address, PortSpace::Udp);
+        let mut datagrams = Datagrams::new(fixture);
+        let id = member(&ends);
+        id.join_multicast(group(9), Membership::Full).expect("begins");
+        let everybody = next(&ends.active, Kind::MulticastJoin).datagram.expect("a group");
+        let (gid, lid) = (everybody.address.gid, everybody.address.lid);
+        let [sender, one, two] = [(); 3].map(|()| datagrams.pair(&id));
+        datagrams.get(one).attach_multicast(gid, lid).expect("attaches");
+        datagrams.get(two).attach_multicast(gid, lid).expect("attaches");
+        datagrams.send(sender, &everybody, b"both");
+        assert_eq!((datagrams.arrived(one), datagrams.arrived(two)), (b"both".to_vec(), b"both".to_vec()));
+        datagrams.get(one).detach_multicast(gid, lid).expect("detaches");
+        datagrams.send(sender, &everybody, b"two alone");
+        assert_eq!(datagrams.arrived(two), b"two alone");
+        // What is for it alone arrives next: the group's has not.
+        let myself = DatagramPeer { queue_pair: datagrams.number(one), ..to_ourselves(&ends, &id) };
+        datagrams.send(sender, &myself, b"one alone");
+        assert_eq!(datagrams.arrived(one), b"one alone");
+        refused(datagrams.get(one).detach_multicast(gid, lid), libc::EINVAL);
+        // The other is dropped while it is attached.
+    });
+}
+
+/// The way to a queue pair of this host, as rdma_cm tells it.
+fn to_ourselves(ends: &Ends, member: &ConnectionId) -> DatagramPeer {
+    let listener = ends.listener(1);
+    let active = ends.connecting(&listener, &parameters());
+    let (_, passive) = ends.request();
+    passive.accept(&ConnectionParameters { queue_pair: 1, ..Default::default() }).expect("accepts");
+    let found = next(&ends.active, Kind::Established);
+    assert_eq!((found.key, active.device()), (active.key(), member.device()));
+    found.datagram.expect("a peer")
+}
+
+#[test]
+fn what_is_no_group_or_no_datagram_is_not_attached() {
+    with_device(|fixture| {
+        let ends = Ends::new(&fixture.address, PortSpace::Udp);
+        let mut datagrams = Datagrams::new(fixture);
+        let key = datagrams.pair(&member(&ends));
+        let ours = fixture.context.gid(1, 0).expect("a GID");
+        refused(datagrams.get(key).attach_multicast(ours, 0), libc::EINVAL);
+        let reliable =
+            QueuePair::builder(&datagrams.domain, datagrams.queue.completions()).create().expect("a queue pair");
+        let everybody = Gid("ff0e::1".parse::<std::net::Ipv6Addr>().expect("an address").octets());
+        let detail = refused(reliable.attach_multicast(everybody, 0), libc::EINVAL);
+        assert!(detail.contains("Rc"), "{detail}");
     });
 }

@@ -10,6 +10,8 @@ use zcmi::verbs::{
     ConnectionEvent, ConnectionEventKind as Kind, ConnectionId, ConnectionParameters, EventChannel, PortSpace,
 };
 
+use crate::support::with_device;
+
 /// Bound of everything that is expected to come.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// In this time nothing comes that must not come.
@@ -88,6 +90,19 @@ impl Ends {
         assert_eq!(established.key, passive.key());
         Connected { active, passive, response, request }
     }
+}
+
+/// Runs a test in port space TCP.
+pub(crate) fn with_ends(test: impl FnOnce(&Ends)) {
+    with_device(|fixture| test(&Ends::new(&fixture.address, PortSpace::Tcp)));
+}
+
+/// Shows that a call was refused; answers the error's detail.
+#[track_caller]
+pub(crate) fn refused<T: std::fmt::Debug>(answer: zcmi::verbs::Result<T>, errno: i32) -> String {
+    let error = answer.expect_err("must be refused");
+    assert_eq!(error.errno(), Some(errno), "{error}");
+    error.detail().unwrap_or_default().to_owned()
 }
 
 /// Parameters with a queue pair number that no other connection has. rdma_cm asks no more of a queue pair.

@@ -10,6 +10,7 @@ mod pair;
 mod support;
 
 mod atomics;
+mod connection_address;
 mod connection_channel;
 mod connection_datagram;
 mod connection_id;
