@@ -58,6 +58,10 @@ impl Access {
         Self(self.0 & !other.0)
     }
 
+    pub(super) const fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+
     pub(super) const fn raw(self) -> u32 {
         self.0
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rdma_sys as ffi;
 
 use super::fork::{self, Creator};
-use super::{Completion, Error, Gid, ProtectionDomain, Result};
+use super::{Completion, CompletionStatus, Error, Gid, ProtectionDomain, Result};
 
 /// Bytes of the route header that a datagram's buffer begins with (`struct ibv_grh`; on RoCE v2 with IPv4 the last 20 of
 /// them are the IP header).
@@ -38,6 +38,21 @@ impl AddressVector {
     /// The way from a port to a GID, with 64 hops and the default class.
     pub fn to(port: u8, gid_index: u32, gid: Gid) -> Self {
         Self { port, gid_index, gid, lid: 0, hop_limit: 64, traffic_class: 0, flow_label: 0, service_level: 0 }
+    }
+
+    pub(super) fn from_raw(raw: &ffi::ibv_ah_attr) -> Self {
+        // SAFETY: every bit pattern is a valid array of bytes.
+        let gid = unsafe { raw.grh.dgid.raw };
+        Self {
+            port: raw.port_num,
+            gid_index: raw.grh.sgid_index.into(),
+            gid: Gid(gid),
+            lid: raw.dlid,
+            hop_limit: raw.grh.hop_limit,
+            traffic_class: raw.grh.traffic_class,
+            flow_label: raw.grh.flow_label,
+            service_level: raw.sl,
+        }
     }
 
     /// The C layout; `None` if the GID index is above 255, the most that it can name.
@@ -106,18 +121,23 @@ impl AddressHandle {
     /// A handle that leads back to the sender of a datagram, for an answer (`ibv_create_ah_from_wc(3)`).
     ///
     /// # Errors
-    /// `EINVAL` if the completion is not that of a datagram or its header names no way back.
+    /// `EINVAL`, `EPROTONOSUPPORT` or another errno if the completion is not that of a datagram that came in, or its header
+    /// names no way back.
     pub fn to_sender(
         domain: &Arc<ProtectionDomain>,
         port: u8,
         completion: &Completion<'_>,
         header: &[u8; ROUTE_HEADER],
     ) -> Result<Arc<Self>> {
+        let call = "ibv_create_ah_from_wc";
+        if completion.status() != CompletionStatus::Success || !completion.opcode().is_receive() {
+            return Err(Error::invalid(call, "the completion is no message that came in"));
+        }
         let mut raw = *completion.raw();
         let mut header = header_to_raw(header);
         // SAFETY: the domain exists and both structures are valid for the call.
         let handle = unsafe { ffi::ibv_create_ah_from_wc(domain.raw(), &mut raw, &mut header, port) };
-        Self::own(domain, handle, "ibv_create_ah_from_wc")
+        Self::own(domain, handle, call)
     }
 
     fn own(domain: &Arc<ProtectionDomain>, raw: *mut ffi::ibv_ah, call: &'static str) -> Result<Arc<Self>> {

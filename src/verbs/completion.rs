@@ -119,7 +119,8 @@ pub enum CompletionStatus {
     BadResponse,
     /// The device is broken.
     FatalError,
-    /// Dropped because the queue pair had already failed or was closed.
+    /// Dropped because the queue pair had already failed or was closed. rxe tells a local protection error of a send or a
+    /// write by this alone.
     Flushed,
     /// The device gives no better name.
     GeneralError,
@@ -129,7 +130,7 @@ pub enum CompletionStatus {
     LocalLength,
     /// The local region does not cover the buffer, is of another domain, or lacks the right.
     LocalProtection,
-    /// The request itself is malformed.
+    /// The request itself is malformed. rxe also says so of a receive that is too short or may not be written.
     LocalQueuePairOperation,
     /// The device did not take the request; its errno is in `vendor_error`.
     NotPosted,
@@ -141,7 +142,7 @@ pub enum CompletionStatus {
     RemoteAccess,
     /// The peer's device found the request malformed, or the message too long for the receive.
     RemoteInvalidRequest,
-    /// The peer's device failed while it served the request.
+    /// The peer's device failed while it served the request; of rxe also: the message was too long for the receive.
     RemoteOperation,
     /// The device's own command timed out.
     ResponseTimeout,
@@ -186,7 +187,10 @@ impl CompletionStatus {
         match self {
             Self::BadResponse => "bad response: the peer's device answered with an opcode that does not fit",
             Self::FatalError => "fatal error: the device or its driver is broken",
-            Self::Flushed => "flushed: the queue pair had already failed or was closed; the first error tells why",
+            Self::Flushed => {
+                "flushed: the queue pair had already failed or was closed; the first error tells why (if this is the first: \
+                 look at the request's own memory)"
+            }
             Self::GeneralError => "general error: the vendor error may tell more",
             Self::LocalAccess => "local access error: a peer's write was refused by the memory here",
             Self::LocalLength => {
@@ -195,7 +199,9 @@ impl CompletionStatus {
             Self::LocalProtection => {
                 "local protection error: the local region does not cover the buffer, is of another protection domain, or lacks the right"
             }
-            Self::LocalQueuePairOperation => "local queue pair operation error: the request is malformed",
+            Self::LocalQueuePairOperation => {
+                "local queue pair operation error: the request is malformed, or a receive is too short or may not be written"
+            }
             Self::NotPosted => "not posted: the device did not take the request",
             Self::ReceiverNotReady => "receiver not ready: the peer posted no receive in time",
             Self::RemoteAborted => "remote aborted: the peer's device gave the request up",
@@ -205,7 +211,9 @@ impl CompletionStatus {
             Self::RemoteInvalidRequest => {
                 "remote invalid request: the peer's device found the request malformed, misaligned or too long for its receive"
             }
-            Self::RemoteOperation => "remote operation error: the peer's device failed while serving the request",
+            Self::RemoteOperation => {
+                "remote operation error: the peer's device failed while serving the request, or its receive was too short"
+            }
             Self::ResponseTimeout => "response timeout: the device did not answer its driver",
             Self::RetryExceeded => "transport retry exceeded: the peer's device does not answer",
             Self::Success => "success",

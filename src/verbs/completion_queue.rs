@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use rdma_sys as ffi;
 
@@ -34,6 +34,8 @@ pub struct CompletionQueue {
     raw: NonNull<ffi::ibv_cq>,
     key: u64,
     capacity: AtomicU32,
+    /// Whether an owning queue gives out the `wr_id`s of what completes here.
+    is_owned: AtomicBool,
     creator: Creator,
     channel: Arc<CompletionChannel>,
     owns_channel: bool,
@@ -75,7 +77,15 @@ impl CompletionQueue {
             }
             error.with_detail(format!("{capacity} entries; the device makes at most {most}"))
         })?;
-        let queue = Self { raw, key, capacity: AtomicU32::new(0), creator: Creator::here(), channel, owns_channel };
+        let queue = Self {
+            raw,
+            key,
+            capacity: AtomicU32::new(0),
+            is_owned: AtomicBool::new(false),
+            creator: Creator::here(),
+            channel,
+            owns_channel,
+        };
         queue.read_capacity();
         Ok(queue)
     }
@@ -104,7 +114,7 @@ impl CompletionQueue {
     ///
     /// # Errors
     /// `EINVAL` if more entries wait or the device cannot make it that large, `EOPNOTSUPP` or another errno where
-    /// the device cannot resize (rxe from Linux 6.12 on). The queue is then as before.
+    /// the device cannot resize. The queue is then as before.
     pub fn resize(&self, capacity: u32) -> Result<()> {
         let entries = entries("ibv_resize_cq", capacity)?;
         // SAFETY: the queue exists.
@@ -116,7 +126,8 @@ impl CompletionQueue {
     /// Takes up to 16 completions into `batch`, and lends them. Makes no system call.
     ///
     /// # Errors
-    /// Fails if the queue has been overrun or its device is gone.
+    /// Fails if the queue has been overrun or its device is gone. rxe tells an overrun by a device event only, loses what did
+    /// not fit, and goes on.
     #[inline]
     pub fn poll<'a>(&self, batch: &'a mut CompletionBatch) -> Result<Completions<'a>> {
         // SAFETY: the queue exists and the array has room for POLL_BATCH entries.
@@ -133,7 +144,7 @@ impl CompletionQueue {
     }
 
     /// The same for the next completion that is an error or a receive whose sender asked for
-    /// [`SOLICITED`](super::SendFlags::SOLICITED).
+    /// [`SOLICITED`](super::SendFlags::SOLICITED). rxe makes none for an error.
     pub fn request_solicited_notification(&self) -> Result<()> {
         // SAFETY: the queue exists.
         Error::check("ibv_req_notify_cq", unsafe { ffi::ibv_req_notify_cq(self.raw(), 1) })
@@ -153,6 +164,18 @@ impl CompletionQueue {
             count += 1;
         }
         Ok(count)
+    }
+
+    /// Makes it the queue of one [`OwningQueue`](super::OwningQueue) for good: another one would take the `wr_id`s of the first,
+    /// which may still come, for its own.
+    pub(super) fn claim(&self) -> Result<()> {
+        if self.is_owned.swap(true, Ordering::Relaxed) {
+            return Err(Error::invalid(
+                "ibv_create_cq",
+                "the completion queue serves or has served another OwningQueue",
+            ));
+        }
+        Ok(())
     }
 
     fn read_capacity(&self) {
@@ -202,6 +225,14 @@ impl fmt::Debug for CompletionBatch {
 #[derive(Clone)]
 pub struct Completions<'a> {
     entries: std::slice::Iter<'a, ffi::ibv_wc>,
+}
+
+impl Completions<'_> {
+    /// Whether more may wait: a poll takes no more than this.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.entries.len() == POLL_BATCH
+    }
 }
 
 impl<'a> Iterator for Completions<'a> {

@@ -6,7 +6,7 @@ use rdma_sys as ffi;
 
 use super::connection_id::private_data;
 use super::{
-    AddressVector, ConnectionId, Error, EventChannel, Gid, PortSpace, RejectReason, ResolutionRefusal, Result, Route,
+    AddressVector, ConnectionId, Error, EventChannel, PortSpace, RejectReason, ResolutionRefusal, Result, Route,
 };
 
 /// An event of rdma_cm (`rdma_get_cm_event(3)`).
@@ -219,22 +219,7 @@ impl ConnectionEvent {
 
 impl DatagramPeer {
     fn from_raw(raw: &ffi::rdma_ud_param) -> Self {
-        Self { address: address_vector(&raw.ah_attr), queue_pair: raw.qp_num, queue_key: raw.qkey }
-    }
-}
-
-fn address_vector(raw: &ffi::ibv_ah_attr) -> AddressVector {
-    // SAFETY: every bit pattern is a valid array of bytes.
-    let gid = unsafe { raw.grh.dgid.raw };
-    AddressVector {
-        port: raw.port_num,
-        gid_index: raw.grh.sgid_index.into(),
-        gid: Gid(gid),
-        lid: raw.dlid,
-        hop_limit: raw.grh.hop_limit,
-        traffic_class: raw.grh.traffic_class,
-        flow_label: raw.grh.flow_label,
-        service_level: raw.sl,
+        Self { address: AddressVector::from_raw(&raw.ah_attr), queue_pair: raw.qp_num, queue_key: raw.qkey }
     }
 }
 

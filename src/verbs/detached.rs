@@ -1,19 +1,30 @@
 //! A queue pair that was taken out of its owning queue.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Completed, QueuePair};
+use super::{AddressHandle, Completed, QueuePair};
 
 /// A queue pair that was taken out, and the memory that it still has in flight.
 pub struct Detached<B> {
     // Some until it has been destroyed.
     queue_pair: Option<QueuePair>,
     flushed: Vec<Completed<B>>,
+    /// What its datagrams name.
+    addresses: Vec<Arc<AddressHandle>>,
+    /// Set when nothing more can complete.
+    has_ended: Arc<AtomicBool>,
 }
 
 impl<B> Detached<B> {
-    pub(super) fn new(queue_pair: QueuePair, flushed: Vec<Completed<B>>) -> Self {
-        Self { queue_pair: Some(queue_pair), flushed }
+    pub(super) fn new(
+        queue_pair: QueuePair,
+        flushed: Vec<Completed<B>>,
+        addresses: Vec<Arc<AddressHandle>>,
+        has_ended: Arc<AtomicBool>,
+    ) -> Self {
+        Self { queue_pair: Some(queue_pair), flushed, addresses, has_ended }
     }
 
     /// Destroys the queue pair, after which the device has let go of the memory, and answers all that was
@@ -24,10 +35,15 @@ impl<B> Detached<B> {
     }
 
     fn release(&mut self) {
-        if let Some(Err(_)) = self.queue_pair.take().map(QueuePair::destroy) {
-            // It was logged. The device may still use the memory.
-            for completed in &mut self.flushed {
-                std::mem::forget(completed.memory.take());
+        match self.queue_pair.take().map(QueuePair::destroy) {
+            None => {}
+            Some(Ok(())) => self.has_ended.store(true, Ordering::Release),
+            Some(Err(_)) => {
+                // It was logged. The device may still use the memory.
+                for completed in &mut self.flushed {
+                    std::mem::forget(completed.memory.take());
+                }
+                std::mem::forget(std::mem::take(&mut self.addresses));
             }
         }
     }

@@ -81,6 +81,11 @@ impl<B> OperationTable<B> {
         self.entries[index as usize].operation.memory.as_ref()
     }
 
+    /// Takes out the address handle of the request at `index`.
+    pub(super) fn take_address(&mut self, index: u32) -> Option<Arc<AddressHandle>> {
+        self.entries[index as usize].operation.address.take()
+    }
+
     /// Gives the operation back; its `wr_id` names nothing from here on.
     pub(super) fn leave(&mut self, index: u32) -> Operation<B> {
         let entry = &mut self.entries[index as usize];

@@ -1,31 +1,19 @@
 //! The safe tier of posting: a completion queue that owns what its queue pairs have in flight.
 
+use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use super::completion_room::CompletionRoom;
 use super::operation_table::{Operation, OperationTable, Owner};
 use super::{
-    Arrival, CompletionBatch, CompletionError, CompletionQueue, CompletionStatus, Detached, Error, PostBatch,
-    ProtectionDomain, QueuePair, Remote, Result, Segment, SendFlags, SendList, SendOperation, SharedReceiveQueue,
+    Arrival, Completed, CompletionBatch, CompletionError, CompletionQueue, CompletionStatus, Detached, Error, InFlight,
+    Local, PostBatch, ProtectionDomain, QueuePair, QueuePairState, Refused, Remote, Result, Segment, SendFlags,
+    SendList, SendRequest, SharedReceiveQueue,
 };
-
-/// Memory that can be handed to a device and comes back with the completion.
-///
-/// # Safety
-/// As long as the value exists, wherever it is moved, the segments name memory that stays mapped and
-/// registered under their keys, and that nobody else writes or, if the device writes it, touches otherwise than by
-/// atomic words.
-pub unsafe trait InFlight: Send + 'static {
-    /// Where the memory lies; its first piece if there are several.
-    fn segment(&self) -> Segment;
-
-    /// Where its further pieces lie, which scatter and gather like one.
-    fn more_segments(&self) -> &[Segment] {
-        &[]
-    }
-}
 
 /// A completion queue and its queue pairs, which own the memory of their requests from post to completion.
 ///
@@ -52,7 +40,7 @@ pub unsafe trait InFlight: Send + 'static {
 /// ```
 pub struct OwningQueue<B> {
     pairs: Vec<Option<Pair>>,
-    shared: Option<Shared>,
+    shared: Option<Shared<B>>,
     table: OperationTable<B>,
     staging: Staging,
     /// Entries that the device did not take, and its errno, to be reported by the next poll.
@@ -61,7 +49,9 @@ pub struct OwningQueue<B> {
     /// Room for those of a receive.
     segments: Vec<Segment>,
     /// Completions that all queue pairs together can have outstanding.
-    reserved: u32,
+    room: CompletionRoom,
+    /// Whether the completion queue is ours.
+    is_claimed: bool,
     completions: Arc<CompletionQueue>,
 }
 
@@ -84,56 +74,6 @@ impl QueuePairKey {
     }
 }
 
-/// The memory of a send request.
-#[derive(Debug)]
-pub enum Local<'a, B> {
-    /// Copied by the call; up to the queue pair's inline capability.
-    Inline(&'a [u8]),
-    /// Owned by the queue until the completion.
-    Owned(B),
-}
-
-/// A request for [`OwningQueue::post`].
-#[derive(Debug)]
-pub struct SendRequest<'a, B> {
-    /// Comes back with the completion.
-    pub token: u64,
-    /// What to do.
-    pub operation: SendOperation<'a>,
-    /// With what memory.
-    pub local: Local<'a, B>,
-    /// Options; [`SendFlags::INLINE`] follows from `local`.
-    pub flags: SendFlags,
-}
-
-/// The end of a request.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Completed<B> {
-    /// The token it was posted with.
-    pub token: u64,
-    /// Where it was posted; for a shared receive, where its message came in ([`QueuePairKey::NONE`] if that was removed
-    /// meanwhile).
-    pub queue_pair: QueuePairKey,
-    /// Whether it was a receive.
-    pub is_receive: bool,
-    /// Bytes received (0 for other requests), or why it failed.
-    pub result: std::result::Result<u32, CompletionError>,
-    /// What a message says beyond its bytes.
-    pub arrival: Arrival,
-    /// Its memory; `None` if it was inline.
-    pub memory: Option<B>,
-}
-
-/// A request that was not taken, with its memory.
-#[derive(Debug)]
-pub struct Refused<B> {
-    /// `None`: the queue is full, which polling mends.
-    pub error: Option<Error>,
-    /// The memory, unless it was inline.
-    pub memory: Option<B>,
-}
-
 struct Pair {
     queue_pair: QueuePair,
     number: u32,
@@ -142,9 +82,11 @@ struct Pair {
 }
 
 /// A shared receive queue that was made here and whose receives are entries here.
-struct Shared {
+struct Shared<B> {
     queue: Arc<SharedReceiveQueue>,
     outstanding: u32,
+    /// Makes of the table what the queue can keep.
+    pack: fn(OperationTable<B>) -> Box<dyn Any + Send>,
     /// Completions name a queue pair only by number.
     pairs: HashMap<u32, u32>,
 }
@@ -169,7 +111,8 @@ impl<B: InFlight> OwningQueue<B> {
             unposted: Vec::new(),
             batch: CompletionBatch::new(),
             segments: Vec::new(),
-            reserved: 0,
+            room: CompletionRoom::default(),
+            is_claimed: false,
             completions,
         }
     }
@@ -178,7 +121,8 @@ impl<B: InFlight> OwningQueue<B> {
     /// built with.
     ///
     /// # Errors
-    /// As [`SharedReceiveQueue::create`], and `ENOMEM` if the completion queue is smaller.
+    /// As [`SharedReceiveQueue::create`]; `ENOMEM` if the completion queue is smaller, `EINVAL` if it serves or has served
+    /// another `OwningQueue`.
     pub fn with_shared_receives(
         completions: Arc<CompletionQueue>,
         domain: &Arc<ProtectionDomain>,
@@ -188,7 +132,7 @@ impl<B: InFlight> OwningQueue<B> {
         let queue = SharedReceiveQueue::create(domain, receives, segments)?;
         let mut this = Self::new(completions);
         this.reserve(queue.receives())?;
-        this.shared = Some(Shared { queue, outstanding: 0, pairs: HashMap::new() });
+        this.shared = Some(Shared { queue, outstanding: 0, pack: |table| Box::new(table), pairs: HashMap::new() });
         Ok(this)
     }
 
@@ -197,7 +141,7 @@ impl<B: InFlight> OwningQueue<B> {
         &self.completions
     }
 
-    /// The shared receive queue. Whoever still holds it when this is dropped makes it leak what is posted there.
+    /// The shared receive queue. As long as somebody holds it, it holds what is posted there, even if this is dropped.
     pub fn shared_receives(&self) -> Option<&Arc<SharedReceiveQueue>> {
         self.shared.as_ref().map(|shared| &shared.queue)
     }
@@ -205,8 +149,8 @@ impl<B: InFlight> OwningQueue<B> {
     /// Takes a queue pair in.
     ///
     /// # Errors
-    /// `EINVAL` if it completes elsewhere or takes its receives from elsewhere, `ENOMEM` if the completion queue could be
-    /// overrun.
+    /// `EINVAL` if it completes elsewhere or takes its receives from elsewhere, or the completion queue serves or has served
+    /// another `OwningQueue`; `ENOMEM` if the completion queue could be overrun.
     pub fn add(&mut self, queue_pair: QueuePair) -> Result<QueuePairKey> {
         let completes_here = [queue_pair.send_completions(), queue_pair.receive_completions()]
             .into_iter()
@@ -240,12 +184,11 @@ impl<B: InFlight> OwningQueue<B> {
     }
 
     fn reserve(&mut self, completions: u32) -> Result<()> {
-        let (reserved, capacity) = (self.reserved.saturating_add(completions), self.completions.capacity());
-        if reserved > capacity {
-            let detail = format!("{reserved} requests can be outstanding; the completion queue holds {capacity}");
-            return Err(Error::returned("ibv_create_cq", libc::ENOMEM).with_detail(detail));
+        if !self.is_claimed {
+            self.completions.claim()?;
+            self.is_claimed = true;
         }
-        self.reserved = reserved;
+        self.room.reserve(completions, self.completions.capacity())?;
         self.table.reserve(completions as usize);
         Ok(())
     }
@@ -277,8 +220,13 @@ impl<B: InFlight> OwningQueue<B> {
     ///
     /// # Errors
     /// Answers the memory if the queue is full, the inline data too long, the segments too many, the operation not one for
-    /// this type of queue pair, or the queue pair gone.
+    /// this type of queue pair, an atomic misaligned, or the queue pair gone or not yet in state RTS.
     pub fn stage(&mut self, key: QueuePairKey, request: SendRequest<'_, B>) -> std::result::Result<(), Refused<B>> {
+        self.enter(key, request).map(drop)
+    }
+
+    /// Stages a request; answers the index of its entry.
+    fn enter(&mut self, key: QueuePairKey, request: SendRequest<'_, B>) -> std::result::Result<u32, Refused<B>> {
         if self.staging.pair != key.0 {
             // What fails there is reported there, by the next poll.
             let _ = self.flush();
@@ -287,9 +235,12 @@ impl<B: InFlight> OwningQueue<B> {
         if let Err(error) = self.fits(key, &request) {
             return Err(Refused::new(Some(error), request.local));
         }
-        if self.room(key) == 0 {
-            return Err(Refused::new(None, request.local));
-        }
+        let flags = match self.room(key) {
+            0 => return Err(Refused::new(None, request.local)),
+            // What fills the queue completes, or it would stay full if nothing in it were signaled.
+            1 => request.flags | SendFlags::SIGNALED,
+            _ => request.flags,
+        };
         let staging = &mut self.staging;
         let (token, operation, address) = (request.token, request.operation, request.operation.destination());
         let address = address.map(|to| Arc::clone(to.address));
@@ -301,19 +252,19 @@ impl<B: InFlight> OwningQueue<B> {
                 staging.inline.extend_from_slice(bytes);
                 let segment = Segment { address: offset, length: bytes.len() as u32, local_key: 0 };
                 let (index, wr_id) = enter(None);
-                staging.list.push_kept(wr_id, operation, segment, &[], request.flags | SendFlags::INLINE);
+                staging.list.push_kept(wr_id, operation, segment, &[], flags | SendFlags::INLINE);
                 index
             }
             Local::Owned(memory) => {
                 let segment = memory.segment();
                 let (index, wr_id) = enter(Some(memory));
                 let more = self.table.memory(index).map_or(&[][..], InFlight::more_segments);
-                staging.list.push_kept(wr_id, operation, segment, more, request.flags.without_inline());
+                staging.list.push_kept(wr_id, operation, segment, more, flags.without_inline());
                 index
             }
         };
         staging.entries.push(index);
-        Ok(())
+        Ok(index)
     }
 
     /// Whether the request is one that the queue pair can be given.
@@ -322,6 +273,10 @@ impl<B: InFlight> OwningQueue<B> {
         let Some(pair) = self.queue_pair(key) else { return Err(Error::invalid(call, "the queue pair was removed")) };
         let sizes = pair.capabilities();
         request.operation.check_for(pair)?;
+        if !pair.has_been_ready() {
+            // rxe takes such requests, says that it does not, and carries them out later.
+            return Err(Error::invalid(call, "the queue pair was not yet moved to state RTS"));
+        }
         match &request.local {
             Local::Inline(bytes) if bytes.len() > sizes.inline as usize => {
                 Err(Error::invalid(call, format!("{} bytes inline; at most {}", bytes.len(), sizes.inline)))
@@ -338,7 +293,8 @@ impl<B: InFlight> OwningQueue<B> {
     ///
     /// # Errors
     /// The device's error. [`poll`](Self::poll) reports the requests that it did not take, as
-    /// [`NotPosted`](CompletionStatus::NotPosted), so the error need not be kept.
+    /// [`NotPosted`](CompletionStatus::NotPosted), so the error need not be kept. A driver may fail and not say which
+    /// those are; then all count as posted, and come back at the latest by [`detach`](Self::detach).
     pub fn flush(&mut self) -> Result<()> {
         let staging = &mut self.staging;
         if staging.list.is_empty() {
@@ -370,10 +326,15 @@ impl<B: InFlight> OwningQueue<B> {
     /// Posts one request at once.
     ///
     /// # Errors
-    /// As [`stage`](Self::stage) and [`flush`](Self::flush).
+    /// As [`stage`](Self::stage), and the device's error. If the device took the request in spite of that, its memory is not
+    /// in the answer and comes back as [`flush`](Self::flush) says.
     pub fn post(&mut self, key: QueuePairKey, request: SendRequest<'_, B>) -> std::result::Result<(), Refused<B>> {
-        self.stage(key, request)?;
-        self.flush().map_err(|error| Refused { error: Some(error), memory: None })
+        let index = self.enter(key, request)?;
+        self.flush().map_err(|error| {
+            // It was the last in the chain.
+            let is_back = self.unposted.pop_if(|(last, _)| *last == index).is_some();
+            Refused { error: Some(error), memory: if is_back { self.table.leave(index).memory } else { None } }
+        })
     }
 
     /// Posts a write of 8 bytes that a reader sees all or nothing of; see [`QueuePair::post_atomic_write`].
@@ -391,10 +352,19 @@ impl<B: InFlight> OwningQueue<B> {
         // What fails there is reported there, by the next poll.
         let _ = self.flush();
         let refused = |error| Refused { error, memory: None };
-        if self.room(key) == 0 {
-            let error = self.pair(key).is_none().then(|| Error::invalid("ibv_post_send", "the queue pair was removed"));
-            return Err(refused(error));
+        let call = "ibv_wr_atomic_write";
+        match self.queue_pair(key) {
+            None => return Err(refused(Some(Error::invalid(call, "the queue pair was removed")))),
+            Some(pair) if !pair.has_been_ready() => {
+                return Err(refused(Some(Error::invalid(call, "the queue pair was not yet moved to state RTS"))));
+            }
+            Some(_) => {}
         }
+        let flags = match self.room(key) {
+            0 => return Err(refused(None)),
+            1 => flags | SendFlags::SIGNALED,
+            _ => flags,
+        };
         let operation = Operation { token, memory: None, address: None };
         let (index, wr_id) = self.table.enter(Owner::Sends(key.0), operation);
         let Some(Some(pair)) = self.pairs.get_mut(key.0 as usize) else { unreachable!("it has room") };
@@ -478,8 +448,12 @@ impl<B: InFlight> OwningQueue<B> {
                 done.push(failed(&mut self.table, index, error));
             }
         }
+        self.room.before_poll();
         let completions = self.completions.poll(&mut self.batch)?;
         let count = completions.len();
+        if !completions.is_full() {
+            self.room.after_emptying();
+        }
         for completion in completions {
             let Some((last, owner)) = self.table.find(completion.wr_id()) else { continue };
             let number = completion.queue_pair();
@@ -527,7 +501,10 @@ impl<B: InFlight> OwningQueue<B> {
         // What fails is reported by the poll.
         let _ = self.flush();
         let Some(pair) = self.queue_pair(key) else { return Ok(true) };
-        pair.fail()?;
+        // From RESET there is no way to ERROR, nor anything that completes.
+        if pair.state()? != QueuePairState::Reset {
+            pair.fail()?;
+        }
         loop {
             let polled = self.poll(done)?;
             if self.outstanding(key) == 0 {
@@ -547,11 +524,12 @@ impl<B: InFlight> OwningQueue<B> {
     /// the shared queue and not completed may come back only when that is destroyed.
     pub fn detach(&mut self, key: QueuePairKey) -> Option<Detached<B>> {
         let pair = self.pairs.get_mut(key.0 as usize)?.take()?;
-        self.reserved -= demand(&pair.queue_pair);
         if let Some(shared) = &mut self.shared {
             shared.pairs.remove(&pair.number);
         }
         let mut outstanding: Vec<u32> = pair.receives.into_iter().chain(pair.sends).collect();
+        let has_ended = Arc::new(AtomicBool::new(false));
+        self.room.retire(demand(&pair.queue_pair), outstanding.len() as u32, Arc::clone(&has_ended));
         if self.staging.pair == key.0 {
             outstanding.append(&mut self.staging.entries);
             self.staging.clear();
@@ -561,8 +539,9 @@ impl<B: InFlight> OwningQueue<B> {
             unposted.into_iter().partition::<Vec<_>, _>(|&(i, _)| self.table.owner(i) == Owner::Sends(key.0));
         self.unposted = kept;
         outstanding.extend(gone.into_iter().map(|(index, _)| index));
+        let addresses = outstanding.iter().filter_map(|&index| self.table.take_address(index)).collect();
         let flushed = outstanding.into_iter().map(|index| failed(&mut self.table, index, FLUSHED)).collect();
-        Some(Detached::new(pair.queue_pair, flushed))
+        Some(Detached::new(pair.queue_pair, flushed, addresses, has_ended))
     }
 
     fn pair(&self, key: QueuePairKey) -> Option<&Pair> {
@@ -602,26 +581,6 @@ fn demand(queue_pair: &QueuePair) -> u32 {
     sizes.sends.saturating_add(sizes.receives)
 }
 
-impl<B> Completed<B> {
-    #[inline]
-    fn new(
-        operation: Operation<B>,
-        queue_pair: QueuePairKey,
-        is_receive: bool,
-        result: std::result::Result<u32, CompletionError>,
-        arrival: Arrival,
-    ) -> Self {
-        Self { token: operation.token, queue_pair, is_receive, result, arrival, memory: operation.memory }
-    }
-}
-
-impl<B> Refused<B> {
-    fn new(error: Option<Error>, local: Local<'_, B>) -> Self {
-        let memory = if let Local::Owned(memory) = local { Some(memory) } else { None };
-        Self { error, memory }
-    }
-}
-
 impl Staging {
     fn clear(&mut self) {
         self.entries.clear();
@@ -637,7 +596,14 @@ impl<B> Drop for OwningQueue<B> {
             is_free &= pair.queue_pair.destroy().is_ok();
         }
         if let Some(shared) = self.shared.take() {
-            is_free &= Arc::into_inner(shared.queue).is_some_and(|queue| queue.destroy().is_ok());
+            match Arc::try_unwrap(shared.queue) {
+                Ok(queue) => is_free &= queue.destroy().is_ok(),
+                // A queue pair that was taken out, for instance: what is posted lives as long as the queue.
+                Err(queue) if is_free => {
+                    queue.keep((shared.pack)(std::mem::replace(&mut self.table, OperationTable::new())));
+                }
+                Err(_) => {}
+            }
         }
         if !is_free {
             tracing::error!("the device may still use what is in flight: its memory is set aside for ever");

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rdma_sys as ffi;
 
@@ -37,6 +38,8 @@ pub struct QueuePair {
     capabilities: QueuePairCapabilities,
     /// What it is attached to.
     pub(super) groups: Mutex<Vec<(Gid, u16)>>,
+    /// The state that it was last moved to; it may have failed since.
+    moved_to: AtomicU32,
     destroyed: bool,
     creator: Creator,
     // Dropped after `Drop::drop` has destroyed the queue pair.
@@ -80,6 +83,7 @@ impl QueuePair {
             kind: settings.kind,
             capabilities,
             groups: Mutex::default(),
+            moved_to: AtomicU32::new(ffi::ibv_qp_state::IBV_QPS_RESET),
             destroyed: false,
             creator: Creator::here(),
             send_completions: settings.send_completions,
@@ -128,12 +132,12 @@ impl QueuePair {
     /// Posts one send request (`ibv_post_send(3)`).
     ///
     /// # Errors
-    /// `ENOMEM` if the send queue is full, `EINVAL` if a segment or the inline length is too much. A request that fails
-    /// later says so by its completion.
+    /// `ENOMEM` if the send queue is full, `EINVAL` if a segment or the inline length is too much, or the queue pair was not yet
+    /// in state RTS: rxe has then put the request into its queue all the same. A request that fails later says so by its completion.
     ///
     /// # Safety
     /// - Unless the request is inline, the segments' memory stays registered and mapped, and is not
-    ///   written (for a read or an atomic: not touched) by anybody, from this call until the request's completion, or
+    ///   written (for a read or an atomic: not touched) by anybody, from this call, even if it fails, until the request's completion, or
     ///   that of a later request of this queue, has been polled or the queue pair has been destroyed. For an
     ///   inline request the memory is readable for the duration of the call.
     /// - A datagram is posted to a queue pair of type UD, anything else to one of another type; the address handle is of
@@ -273,6 +277,18 @@ impl QueuePair {
         // SAFETY: ends what `ibv_wr_start` began.
         let answer = unsafe { ffi::ibv_wr_complete(extended.as_ptr()) };
         Error::check(call, answer)
+    }
+
+    /// Whether it was ever moved to where the device takes send requests; it may have failed since.
+    #[inline]
+    pub(super) fn has_been_ready(&self) -> bool {
+        use ffi::ibv_qp_state as state;
+        let state = self.moved_to.load(Ordering::Relaxed);
+        !matches!(state, state::IBV_QPS_RESET | state::IBV_QPS_INIT | state::IBV_QPS_RTR)
+    }
+
+    pub(super) fn was_moved_to(&self, state: ffi::ibv_qp_state::Type) {
+        self.moved_to.store(state, Ordering::Relaxed);
     }
 
     fn extended(&self) -> Option<(NonNull<ffi::ibv_qp_ex>, Option<AtomicWrite>)> {

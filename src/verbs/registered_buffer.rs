@@ -37,7 +37,7 @@ impl RegisteredBuffer {
     pub fn allocate(domain: &Arc<ProtectionDomain>, length: usize) -> Result<Self> {
         let mapping = map(length)?;
         let region = MemoryRegion::register(domain, Arc::clone(&mapping) as _, 0..length, Access::LOCAL_WRITE)?;
-        Ok(Self { region: Arc::new(region), mapping, start: 0, length, used: 0..length })
+        Ok(Self { region: Arc::new(region), mapping, start: 0, length, used: 0..length.min(MOST_USED) })
     }
 
     /// Allocates `count` buffers of `length` bytes with one registration.
@@ -53,16 +53,17 @@ impl RegisteredBuffer {
             mapping: Arc::clone(&whole.mapping),
             start: index * stride,
             length,
-            used: 0..length,
+            used: 0..length.min(MOST_USED),
         };
         Ok((0..count).map(cut).collect())
     }
 
-    /// Sets the part that requests use from now on; all of it at first.
+    /// Sets the part that requests use from now on; all of it at first, or as much of it as a segment can name.
     ///
     /// # Panics
-    /// If the range leaves the buffer.
+    /// If the range leaves the buffer or is longer than `u32::MAX` bytes.
     pub fn set_used(&mut self, range: Range<usize>) {
+        assert!(range.len() <= MOST_USED, "{range:?} is more than a segment can name");
         assert!(range.start <= range.end && range.end <= self.length, "{range:?} of {} bytes", self.length);
         self.used = range;
     }
@@ -97,13 +98,13 @@ impl DerefMut for RegisteredBuffer {
     }
 }
 
-// SAFETY: the used part was checked to lie in the buffer, whose mapping and region it holds; the range belongs to this value
-// alone.
+// SAFETY: the used part was checked to lie in the buffer, whose mapping and region it holds, and to be no longer than a
+// segment can name; the range belongs to this value alone.
 unsafe impl InFlight for RegisteredBuffer {
     fn segment(&self) -> Segment {
         Segment {
             address: self.address() as u64 + self.used.start as u64,
-            length: u32::try_from(self.used.len()).unwrap_or(u32::MAX),
+            length: self.used.len() as u32,
             local_key: self.region.local_key(),
         }
     }
@@ -160,6 +161,9 @@ unsafe impl<B: InFlight> InFlight for Pieces<B> {
         self.segments.get(1..).unwrap_or_default()
     }
 }
+
+/// Bytes that a segment can name.
+const MOST_USED: usize = u32::MAX as usize;
 
 pub(super) fn map(length: usize) -> Result<Arc<Mapping>> {
     if length == 0 {

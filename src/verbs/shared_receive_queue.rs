@@ -1,8 +1,9 @@
 //! Receive queues that many queue pairs take from.
 
+use std::any::Any;
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rdma_sys as ffi;
 
@@ -27,6 +28,9 @@ pub struct SharedReceiveQueue {
     segments: u32,
     destroyed: bool,
     creator: Creator,
+    // Dropped after `Drop::drop` has destroyed the queue.
+    /// What its owning queue had posted and can no longer keep.
+    kept: Mutex<Option<Box<dyn Any + Send>>>,
     domain: Arc<ProtectionDomain>,
 }
 
@@ -68,6 +72,7 @@ impl SharedReceiveQueue {
             segments: attributes.attr.max_sge,
             destroyed: false,
             creator: Creator::here(),
+            kept: Mutex::new(None),
             domain: Arc::clone(domain),
         }))
     }
@@ -143,6 +148,11 @@ impl SharedReceiveQueue {
         })
     }
 
+    /// Holds what is posted until the queue has been destroyed. Only its owning queue does that, once.
+    pub(super) fn keep(&self, posted: Box<dyn Any + Send>) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(posted);
+    }
+
     /// Destroys the queue; only if that works has the device let go of what is posted. A failure is logged.
     pub(super) fn destroy(mut self) -> Result<()> {
         self.end()
@@ -155,6 +165,10 @@ impl SharedReceiveQueue {
         // SAFETY: destroyed once; queue pairs hold an `Arc` of this queue, so none is left on it.
         let answer = unsafe { ffi::ibv_destroy_srq(self.raw()) };
         fork::destroyed("ibv_destroy_srq", answer);
+        if answer != 0 {
+            // The device may still use it.
+            std::mem::forget(self.kept.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        }
         Error::check("ibv_destroy_srq", answer)
     }
 

@@ -59,7 +59,7 @@ pub enum SendOperation<'a> {
         /// What is then put there.
         swap: u64,
     },
-    /// A message to any queue pair of type UD. At most one path MTU long.
+    /// A message to any queue pair of type UD. At most one path MTU long: a longer one fails, or on rxe is lost silently.
     Datagram(Destination<'a>),
     /// The same, with an immediate.
     DatagramWithImmediate(Destination<'a>, u32),
@@ -125,10 +125,16 @@ impl BitOr for SendFlags {
 }
 
 impl SendOperation<'_> {
-    /// Whether the safe tier can post it to `pair`: the driver would read a destination where there is none, or a handle of
-    /// another driver.
+    /// Whether the safe tier can post it to `pair`. The driver would read a destination where there is none, or a handle of
+    /// another driver; and some refuse a misaligned atomic, where others break the connection.
     pub(super) fn check_for(&self, pair: &QueuePair) -> Result<()> {
         use QueuePairKind::{Rc, Uc, Ud};
+        if let Self::CompareSwap { remote, .. } | Self::FetchAdd { remote, .. } = self
+            && !remote.address.is_multiple_of(8)
+        {
+            let detail = format!("an atomic at {:#x}, which is no multiple of 8", remote.address);
+            return Err(Error::invalid("ibv_post_send", detail));
+        }
         let fits = match self {
             Self::Datagram(to) | Self::DatagramWithImmediate(to, _) => {
                 if !Arc::ptr_eq(to.address.domain(), pair.domain()) {

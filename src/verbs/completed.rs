@@ -1,0 +1,36 @@
+//! What the safe tier answers when a request has ended.
+
+use super::operation_table::Operation;
+use super::{Arrival, CompletionError, QueuePairKey};
+
+/// The end of a request.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Completed<B> {
+    /// The token it was posted with.
+    pub token: u64,
+    /// Where it was posted; for a shared receive, where its message came in ([`QueuePairKey::NONE`] if that was removed
+    /// meanwhile).
+    pub queue_pair: QueuePairKey,
+    /// Whether it was a receive.
+    pub is_receive: bool,
+    /// Bytes received (0 for other requests), or why it failed.
+    pub result: std::result::Result<u32, CompletionError>,
+    /// What a message says beyond its bytes.
+    pub arrival: Arrival,
+    /// Its memory; `None` if it was inline.
+    pub memory: Option<B>,
+}
+
+impl<B> Completed<B> {
+    #[inline]
+    pub(super) fn new(
+        operation: Operation<B>,
+        queue_pair: QueuePairKey,
+        is_receive: bool,
+        result: std::result::Result<u32, CompletionError>,
+        arrival: Arrival,
+    ) -> Self {
+        Self { token: operation.token, queue_pair, is_receive, result, arrival, memory: operation.memory }
+    }
+}
