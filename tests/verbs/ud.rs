@@ -128,8 +128,10 @@ fn a_completion_that_is_no_datagram_leads_nowhere() {
         loop {
             assert!(begun.elapsed() < PATIENCE);
             if let Some(completion) = ends.completions.poll(&mut batch).expect("polls").next() {
+                // Whether it is the message sent or the one that came in.
                 let error = AddressHandle::to_sender(&ends.domain, 1, &completion, &[0; ROUTE_HEADER]);
-                assert_eq!(error.expect_err("no datagram").errno(), Some(libc::EINVAL));
+                let errno = error.expect_err("no datagram").errno();
+                assert!(matches!(errno, Some(libc::EINVAL | libc::EPROTONOSUPPORT)), "{errno:?}");
                 break;
             }
         }
@@ -290,14 +292,14 @@ fn an_address_handle_to_nowhere_is_an_error() {
         let index = gid_index(fixture);
         let gid = fixture.context.gid(1, index).expect("a GID");
         let length = fixture.context.port(1).expect("a port").gid_table_length;
-        let nowhere = Gid(std::net::Ipv4Addr::new(198, 51, 100, 1).to_ipv6_mapped().octets());
+        let other_family = Gid(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).octets());
         for (what, vector) in [
             ("a port that is not there", AddressVector::to(9, index, gid)),
             ("port 0", AddressVector::to(0, index, gid)),
             ("an index behind the table", AddressVector::to(1, length, gid)),
             ("an index that C cannot name", AddressVector::to(1, 1 << 20, gid)),
             ("an empty entry", AddressVector::to(1, length - 1, gid)),
-            ("a network without a route", AddressVector::to(1, index, nowhere)),
+            ("another family", AddressVector::to(1, index, other_family)),
         ] {
             let error = AddressHandle::create(&domain, &vector).map(drop).expect_err(what);
             eprintln!("{what}: {error}");
