@@ -10,8 +10,8 @@ mod pair;
 mod support;
 
 mod atomics;
-mod connection_address;
 mod completions;
+mod connection_address;
 mod connection_channel;
 mod connection_datagram;
 mod connection_id;
