@@ -1,23 +1,38 @@
-//! Devices, their open contexts, ports and GIDs.
+//! The devices that the kernel offers.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char, c_int};
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rdma_sys as ffi;
 
-use super::event::AsyncEvent;
-use super::fork::{self, Creator};
 use super::limits::explain_descriptors;
-use super::{Error, Result};
+use super::{Context, Error, Result};
 
-/// An RDMA device that the kernel offers, not yet opened.
+/// An RDMA device that the kernel offers, not yet opened: what is known of it without opening it.
+///
+/// ```
+/// use zcmi::verbs::Device;
+///
+/// # fn main() -> zcmi::verbs::Result<()> {
+/// let Some(device) = Device::list().unwrap_or_default().into_iter().next() else { return Ok(()) };
+/// println!("{} is of kind {:?}, GUID {:?}", device.name(), device.transport(), device.guid());
+/// let context = device.open()?;
+/// println!("{} queue pairs", context.attributes()?.max_queue_pairs);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     name: String,
+    guid: Option<Guid>,
+    index: Option<u32>,
+    node: NodeType,
+    transport: TransportType,
+    uverbs: String,
+    sysfs: PathBuf,
 }
 
 impl Device {
@@ -27,237 +42,173 @@ impl Device {
     /// Fails where libibverbs is missing ([`Error::is_not_installed`]), sysfs cannot be read, or no descriptor is left.
     pub fn list() -> Result<Vec<Device>> {
         let list = DeviceList::read()?;
-        Ok(list.iter().map(|device| Device { name: name_of(device) }).collect())
+        // SAFETY: the pointers are of the list, which lives to the end of this function.
+        Ok(list.iter().map(|device| unsafe { Device::read(device) }).collect())
     }
 
-    /// The name, for instance `rxe0`.
+    /// The name, for instance `rxe0`. It can be changed while the device exists; the [`index`](Self::index) cannot.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The node's globally unique identifier (`ibv_get_device_guid(3)`); `None` if the device has none.
+    pub fn guid(&self) -> Option<Guid> {
+        self.guid
+    }
+
+    /// The kernel's number of the device, never reused while the kernel runs (`ibv_get_device_index(3)`). `None` where
+    /// libibverbs or the kernel does not tell.
+    pub fn index(&self) -> Option<u32> {
+        self.index
+    }
+
+    /// What the device is on its network.
+    pub fn node_type(&self) -> NodeType {
+        self.node
+    }
+
+    /// The protocol family it speaks. RoCE devices say [`InfiniBand`](TransportType::InfiniBand): their ports' link
+    /// layer tells the difference.
+    pub fn transport(&self) -> TransportType {
+        self.transport
+    }
+
+    /// The character device that is opened, for instance `/dev/infiniband/uverbs0`.
+    pub fn path(&self) -> PathBuf {
+        Path::new("/dev/infiniband").join(&self.uverbs)
+    }
+
+    /// The folder of its attributes, for instance `/sys/class/infiniband/rxe0`.
+    pub fn sysfs_path(&self) -> &Path {
+        &self.sysfs
     }
 
     /// Opens the device. It is looked up again by name, so one that has gone answers `ENODEV`.
     pub fn open(&self) -> Result<Arc<Context>> {
         Context::open(&self.name)
     }
-}
 
-/// An open device (`ibv_open_device(3)`); closed when the last owner goes.
-pub struct Context {
-    raw: NonNull<ffi::ibv_context>,
-    name: String,
-    creator: Creator,
-}
-
-// SAFETY: libibverbs is thread-safe for every call made on a context (ibverbs documentation, "Threading").
-unsafe impl Send for Context {}
-// SAFETY: as above; the context itself is never written by this crate.
-unsafe impl Sync for Context {}
-
-impl Context {
-    /// Opens the device called `name`.
+    /// Copies what libibverbs knows of a device.
     ///
-    /// # Errors
-    /// `ENODEV` if there is none of that name, `EACCES` or `EPERM` if `/dev/infiniband/uverbs*` may not be opened,
-    /// `EMFILE` or `ENODEV` if no descriptor is left, which the detail then says.
-    pub fn open(name: &str) -> Result<Arc<Self>> {
-        let list = DeviceList::read()?;
-        let device = list
-            .iter()
-            .find(|&device| name_of(device) == name)
-            .ok_or_else(|| explain_descriptors(Error::returned("ibv_get_device_list", libc::ENODEV)))?;
-        // SAFETY: the device belongs to the list, which lives to the end of this function.
-        let raw = unsafe { ffi::ibv_open_device(device) };
-        let raw = NonNull::new(raw).ok_or_else(|| explain_descriptors(Error::last("ibv_open_device")))?;
-        let context = Self { raw, name: name.to_owned(), creator: Creator::here() };
-        context.set_nonblocking()?;
-        Ok(Arc::new(context))
-    }
-
-    /// The device's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The device's limits (`ibv_query_device(3)`).
-    pub fn attributes(&self) -> Result<DeviceAttributes> {
-        // SAFETY: all-zero bytes are a valid value of this plain C structure.
-        let mut raw: ffi::ibv_device_attr = unsafe { std::mem::zeroed() };
-        // SAFETY: the context is open and `raw` is writable for the call.
-        let answer = unsafe { ffi::ibv_query_device(self.raw(), &mut raw) };
-        Error::check("ibv_query_device", answer)?;
-        Ok(DeviceAttributes {
-            max_queue_pair_requests: clamp(raw.max_qp_wr),
-            max_completions: clamp(raw.max_cqe),
-            max_memory_region_size: raw.max_mr_size,
-            max_segments: clamp(raw.max_sge),
-            max_reads_as_target: raw.max_qp_rd_atom.clamp(0, 255) as u8,
-            max_reads_as_initiator: raw.max_qp_init_rd_atom.clamp(0, 255) as u8,
-            ports: raw.phys_port_cnt,
-        })
-    }
-
-    /// The state of a port, counted from 1 (`ibv_query_port(3)`).
-    pub fn port(&self, port: u8) -> Result<PortAttributes> {
-        // SAFETY: all-zero bytes are a valid value of this plain C structure.
-        let mut raw: ffi::ibv_port_attr = unsafe { std::mem::zeroed() };
-        // SAFETY: the context is open and `raw` is writable for the call.
-        let answer = unsafe { ffi::ibv_query_port(self.raw(), port, &mut raw) };
-        Error::check("ibv_query_port", answer)?;
-        Ok(PortAttributes {
-            state: PortState::from_raw(raw.state),
-            max_message_size: raw.max_msg_sz,
-            active_mtu: 128u32 << raw.active_mtu.min(5),
-            gid_table_length: clamp(raw.gid_tbl_len),
-            lid: raw.lid,
-        })
-    }
-
-    /// The entry of a port's GID table at `index` (`ibv_query_gid(3)`).
-    pub fn gid(&self, port: u8, index: u32) -> Result<Gid> {
-        let mut raw = ffi::ibv_gid { raw: [0; 16] };
-        let index = i32::try_from(index).unwrap_or(i32::MAX);
-        // SAFETY: the context is open and `raw` is writable for the call.
-        let answer = unsafe { ffi::ibv_query_gid(self.raw(), port, index, &mut raw) };
-        Error::check("ibv_query_gid", answer)?;
-        // SAFETY: every bit pattern is a valid array of bytes.
-        Ok(Gid(unsafe { raw.raw }))
-    }
-
-    /// The next asynchronous event (`ibv_get_async_event(3)`), or `None` if there is none yet. The
-    /// event is acknowledged before it is returned, so no destructor waits for it.
-    pub fn next_async_event(&self) -> Result<Option<AsyncEvent>> {
-        AsyncEvent::read(self)
-    }
-
-    pub(super) fn raw(&self) -> *mut ffi::ibv_context {
-        self.raw.as_ptr()
-    }
-
-    fn set_nonblocking(&self) -> Result<()> {
-        rustix::io::ioctl_fionbio(self.as_fd(), true).map_err(|errno| Error::returned("ioctl", errno.raw_os_error()))
-    }
-}
-
-impl AsFd for Context {
-    /// The descriptor that becomes readable with an asynchronous event.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the context is open, so its structure may be read.
-        let fd = unsafe { (*self.raw()).async_fd };
-        // SAFETY: the descriptor is open as long as the context, which the result borrows.
-        unsafe { BorrowedFd::borrow_raw(fd) }
-    }
-}
-
-impl fmt::Debug for Context {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        if self.creator.may_destroy("context") {
-            // SAFETY: every child object holds an `Arc` of this context, so none is left.
-            fork::destroyed("ibv_close_device", unsafe { ffi::ibv_close_device(self.raw()) });
+    /// # Safety
+    /// `raw` is of a list that is not yet freed.
+    pub(super) unsafe fn read(raw: *mut ffi::ibv_device) -> Self {
+        // SAFETY: the caller promises a live device.
+        let guid = u64::from_be(unsafe { ffi::ibv_get_device_guid(raw) });
+        // SAFETY: as above.
+        let node = unsafe { (*raw).node_type };
+        // SAFETY: as above.
+        let transport = unsafe { (*raw).transport_type };
+        // SAFETY: as above; libibverbs writes the field once, when it finds the device.
+        let uverbs = text(unsafe { &(*raw).dev_name });
+        // SAFETY: as above.
+        let sysfs = text(unsafe { &(*raw).ibdev_path });
+        Self {
+            name: name_of(raw),
+            guid: (guid != 0).then_some(Guid(guid)),
+            index: index_of(raw),
+            node: NodeType::from_raw(node),
+            transport: TransportType::from_raw(transport),
+            uverbs,
+            sysfs: sysfs.into(),
         }
     }
 }
 
-/// Limits of a device.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct DeviceAttributes {
-    /// Requests that fit one queue of a queue pair.
-    pub max_queue_pair_requests: u32,
-    /// Entries of one completion queue.
-    pub max_completions: u32,
-    /// Bytes of one memory region.
-    pub max_memory_region_size: u64,
-    /// Segments of one request.
-    pub max_segments: u32,
-    /// RDMA reads and atomics that a queue pair serves at once.
-    pub max_reads_as_target: u8,
-    /// RDMA reads and atomics that a queue pair has outstanding at once.
-    pub max_reads_as_initiator: u8,
-    /// Physical ports, counted from 1.
-    pub ports: u8,
-}
+/// A globally unique identifier: an EUI-64.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Guid(pub u64);
 
-/// State of a port.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct PortAttributes {
-    /// Logical state.
-    pub state: PortState,
-    /// Path MTU in bytes: 256 to 4096.
-    pub active_mtu: u32,
-    /// Bytes that one request can carry.
-    pub max_message_size: u32,
-    /// Entries of the GID table.
-    pub gid_table_length: u32,
-    /// Local id; 0 on RoCE.
-    pub lid: u16,
-}
-
-/// Logical state of a port (IBTA 1.4, 7.2.7). An unknown state is a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PortState {
-    /// Ready for traffic.
-    Active,
-    /// Link is up, not yet ready.
-    Armed,
-    /// No link.
-    Down,
-    /// Link is coming up.
-    Initialize,
-    /// A value this version does not name.
-    Other(u32),
-}
-
-impl PortState {
-    fn from_raw(raw: ffi::ibv_port_state::Type) -> Self {
-        match raw {
-            ffi::ibv_port_state::IBV_PORT_ACTIVE => Self::Active,
-            ffi::ibv_port_state::IBV_PORT_ARMED => Self::Armed,
-            ffi::ibv_port_state::IBV_PORT_DOWN => Self::Down,
-            ffi::ibv_port_state::IBV_PORT_INIT => Self::Initialize,
-            other => Self::Other(other),
-        }
-    }
-}
-
-/// A global identifier, 16 bytes in network order. On RoCE v2 it is the IP address of the netdev.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub struct Gid(pub [u8; 16]);
-
-impl Gid {
-    /// The IP address that the GID stands for; `None` if the entry is empty.
-    pub fn ip(&self) -> Option<IpAddr> {
-        (self.0 != [0; 16]).then(|| Ipv6Addr::from(self.0).to_canonical())
-    }
-}
-
-impl fmt::Debug for Gid {
+impl fmt::Debug for Guid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl fmt::Display for Gid {
+impl fmt::Display for Guid {
+    /// As sysfs writes it: `5054:00ff:fe12:3456`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&Ipv6Addr::from(self.0), f)
+        let [a, b, c, d] = [48, 32, 16, 0].map(|shift| (self.0 >> shift) as u16);
+        write!(f, "{a:04x}:{b:04x}:{c:04x}:{d:04x}")
+    }
+}
+
+/// What a device is on its network (`enum ibv_node_type`). An unknown type is a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NodeType {
+    /// A host's adapter, InfiniBand or RoCE.
+    ChannelAdapter,
+    /// An iWARP adapter.
+    Rnic,
+    /// An InfiniBand router.
+    Router,
+    /// An InfiniBand switch.
+    Switch,
+    /// The driver names none.
+    Unspecified,
+    /// A Cisco usNIC.
+    Usnic,
+    /// A Cisco usNIC over UDP.
+    UsnicUdp,
+    /// A value this version does not name; -1 is libibverbs' own "unknown".
+    Other(i32),
+}
+
+impl NodeType {
+    fn from_raw(raw: ffi::ibv_node_type::Type) -> Self {
+        match raw {
+            ffi::ibv_node_type::IBV_NODE_CA => Self::ChannelAdapter,
+            ffi::ibv_node_type::IBV_NODE_RNIC => Self::Rnic,
+            ffi::ibv_node_type::IBV_NODE_ROUTER => Self::Router,
+            ffi::ibv_node_type::IBV_NODE_SWITCH => Self::Switch,
+            ffi::ibv_node_type::IBV_NODE_UNSPECIFIED => Self::Unspecified,
+            ffi::ibv_node_type::IBV_NODE_USNIC => Self::Usnic,
+            ffi::ibv_node_type::IBV_NODE_USNIC_UDP => Self::UsnicUdp,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// The protocol family of a device (`enum ibv_transport_type`). An unknown type is a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TransportType {
+    /// InfiniBand, also over Ethernet (RoCE).
+    InfiniBand,
+    /// RDMA over TCP (RFC 5040).
+    Iwarp,
+    /// The driver names none.
+    Unspecified,
+    /// Cisco's usNIC.
+    Usnic,
+    /// Cisco's usNIC over UDP.
+    UsnicUdp,
+    /// A value this version does not name; -1 is libibverbs' own "unknown".
+    Other(i32),
+}
+
+impl TransportType {
+    fn from_raw(raw: ffi::ibv_transport_type::Type) -> Self {
+        match raw {
+            ffi::ibv_transport_type::IBV_TRANSPORT_IB => Self::InfiniBand,
+            ffi::ibv_transport_type::IBV_TRANSPORT_IWARP => Self::Iwarp,
+            ffi::ibv_transport_type::IBV_TRANSPORT_UNSPECIFIED => Self::Unspecified,
+            ffi::ibv_transport_type::IBV_TRANSPORT_USNIC => Self::Usnic,
+            ffi::ibv_transport_type::IBV_TRANSPORT_USNIC_UDP => Self::UsnicUdp,
+            other => Self::Other(other),
+        }
     }
 }
 
 /// The list of `ibv_get_device_list(3)`, freed on drop.
-struct DeviceList {
+pub(super) struct DeviceList {
     raw: NonNull<*mut ffi::ibv_device>,
     length: usize,
 }
 
 impl DeviceList {
-    fn read() -> Result<Self> {
+    pub(super) fn read() -> Result<Self> {
         let mut count = 0;
         // SAFETY: `count` is writable for the call.
         let raw = unsafe { ffi::ibv_get_device_list(&mut count) };
@@ -265,7 +216,7 @@ impl DeviceList {
         Ok(Self { raw, length: usize::try_from(count).unwrap_or(0) })
     }
 
-    fn iter(&self) -> impl Iterator<Item = *mut ffi::ibv_device> + '_ {
+    pub(super) fn iter(&self) -> impl Iterator<Item = *mut ffi::ibv_device> + '_ {
         // SAFETY: libibverbs answered an array of `length` pointers, ours until it is freed.
         unsafe { std::slice::from_raw_parts(self.raw.as_ptr(), self.length) }.iter().copied()
     }
@@ -288,7 +239,7 @@ pub(super) unsafe fn context_name(raw: *mut ffi::ibv_context) -> String {
     name_of(device)
 }
 
-fn name_of(device: *mut ffi::ibv_device) -> String {
+pub(super) fn name_of(device: *mut ffi::ibv_device) -> String {
     // SAFETY: the pointer is of a live list or an open context, as every caller here has it.
     let name = unsafe { ffi::ibv_get_device_name(device) };
     if name.is_null() {
@@ -298,6 +249,54 @@ fn name_of(device: *mut ffi::ibv_device) -> String {
     unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
 }
 
-fn clamp(value: i32) -> u32 {
-    u32::try_from(value).unwrap_or(0)
+/// The kernel's number of a live device.
+fn index_of(device: *mut ffi::ibv_device) -> Option<u32> {
+    type IndexOf = unsafe extern "C" fn(*mut ffi::ibv_device) -> c_int;
+    static FOUND: OnceLock<Option<IndexOf>> = OnceLock::new();
+    let index_of = (*FOUND.get_or_init(|| {
+        // The binding declares the function, but its run-time stubs lack it.
+        // SAFETY: the name ends in zero; NOLOAD only finds what the stubs have opened.
+        let library = unsafe { libc::dlopen(c"libibverbs.so.1".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+        if library.is_null() {
+            return None;
+        }
+        // SAFETY: the handle is open, and is never closed; the name ends in zero.
+        let symbol = unsafe { libc::dlsym(library, c"ibv_get_device_index".as_ptr()) };
+        // SAFETY: null is `None`; the symbol has had this one signature ever since it exists (rdma-core 30).
+        unsafe { std::mem::transmute::<*mut libc::c_void, Option<IndexOf>>(symbol) }
+    }))?;
+    // SAFETY: the device is of a live list, as the caller has it.
+    u32::try_from(unsafe { index_of(device) }).ok()
+}
+
+/// The text in a fixed array of C: up to the first zero.
+pub(super) fn text(array: &[c_char]) -> String {
+    let bytes: Vec<u8> = array.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_ends_at_the_first_zero_or_with_the_array() {
+        assert_eq!(text(&[b'a' as c_char, 0, b'b' as c_char]), "a");
+        assert_eq!(text(&[b'a' as c_char, b'b' as c_char]), "ab");
+        assert_eq!(text(&[-1]), "\u{fffd}");
+        assert_eq!(text(&[]), "");
+    }
+
+    #[test]
+    fn a_guid_reads_as_in_sysfs() {
+        assert_eq!(Guid(0x5054_00ff_fe12_0006).to_string(), "5054:00ff:fe12:0006");
+    }
+
+    #[test]
+    fn unknown_types_are_values() {
+        assert_eq!(NodeType::from_raw(77), NodeType::Other(77));
+        assert_eq!(NodeType::from_raw(-1), NodeType::Other(-1));
+        assert_eq!(TransportType::from_raw(-1), TransportType::Other(-1));
+        assert_eq!(TransportType::from_raw(0), TransportType::InfiniBand);
+    }
 }

@@ -6,6 +6,14 @@ use rdma_sys as ffi;
 
 use super::{Context, Error, Result};
 
+impl Context {
+    /// The next asynchronous event (`ibv_get_async_event(3)`), or `None` if there is none yet. The
+    /// event is acknowledged before it is returned, so no destructor waits for it.
+    pub fn next_async_event(&self) -> Result<Option<AsyncEvent>> {
+        AsyncEvent::read(self)
+    }
+}
+
 /// An asynchronous event of a device (`ibv_get_async_event(3)`), by its number: an unknown one is a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AsyncEvent {

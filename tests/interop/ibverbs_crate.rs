@@ -174,7 +174,7 @@ impl Pair {
 }
 
 fn mtu(fixture: &Fixture) -> u32 {
-    fixture.context.port(1).expect("a port").active_mtu
+    fixture.context.port(1).expect("a port").active_mtu.bytes().expect("a known MTU")
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn a_datagram_arrives_behind_its_header_and_names_its_sender() {
     with_device(|fixture| {
         let mut ends = ends(fixture);
         let address = loopback(fixture, &ends.domain);
-        let mtu = fixture.context.port(1).expect("a port").active_mtu as usize;
+        let mtu = fixture.context.port(1).expect("a port").active_mtu.bytes().expect("a known MTU") as usize;
         for (seed, length) in [0, 1, 100, mtu].into_iter().enumerate() {
             for immediate in [None, Some(0x0102_0304)] {
                 let (source, sink) = (ends.filled(seed as u64, length), ends.poisoned(ROUTE_HEADER + mtu + 8));
@@ -208,7 +208,7 @@ fn a_datagram_longer_than_the_path_takes_does_not_arrive() {
     with_device(|fixture| {
         let mut ends = ends(fixture);
         let address = loopback(fixture, &ends.domain);
-        let mtu = fixture.context.port(1).expect("a port").active_mtu as usize;
+        let mtu = fixture.context.port(1).expect("a port").active_mtu.bytes().expect("a known MTU") as usize;
         let (source, sink) = (ends.filled(1, mtu + 1), ends.poisoned(2 * mtu));
         ends.receive(ends.b, 1, sink);
         let destination = to(&ends, &address, ends.b);
