@@ -50,12 +50,11 @@ fn device_address() -> Option<IpAddr> {
 }
 
 fn addresses_of(context: &Context) -> Vec<IpAddr> {
-    let ports = context.attributes().map_or(0, |attributes| attributes.ports);
-    let active = (1..=ports).filter_map(|port| Some((port, context.port(port).ok()?)));
-    active
-        .filter(|(_, attributes)| attributes.state == PortState::Active)
-        .flat_map(|(port, attributes)| (0..attributes.gid_table_length).map(move |index| (port, index)))
-        .filter_map(|(port, index)| context.gid(port, index).ok()?.ip())
+    let Ok(table) = context.gid_table() else { return Vec::new() };
+    let is_active = |port| context.port(port).is_ok_and(|attributes| attributes.state == PortState::Active);
+    let entries = table.entries().iter().filter(|entry| is_active(entry.port));
+    entries
+        .filter_map(|entry| entry.gid.ip())
         .filter(|ip| !ip.is_loopback() && !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()))
         .collect()
 }

@@ -33,8 +33,10 @@
 //! let (here, there) = (pair()?, pair()?);
 //!
 //! // What two hosts would tell each other by any other way.
-//! # let Some(index) = (0..256).find(|&index| context.gid(1, index).is_ok_and(|gid| gid.ip().is_some_and(|ip| ip.is_ipv4()))) else { return Ok(()) };
-//! let end = || LocalEnd { port: 1, gid_index: index, psn: Psn::random(), access: Access::LOCAL_WRITE, path_mtu: 1024 };
+//! let table = context.gid_table()?;
+//! let is_v4 = |entry: &&GidEntry| entry.gid.ip().is_some_and(|ip| ip.is_ipv4());
+//! let Some(own) = table.entries().iter().find(is_v4) else { return Ok(()) };
+//! let end = || LocalEnd { port: own.port, gid_index: own.index, psn: Psn::random(), access: Access::LOCAL_WRITE, path_mtu: 1024 };
 //! let ends = [end(), end()];
 //! let pairs = [here, there].map(|key| queue.queue_pair(key).expect("just added"));
 //! for (pair, end) in pairs.iter().zip(&ends) {
@@ -86,8 +88,11 @@ mod extended_attributes;
 mod flags;
 mod fork;
 mod gid;
+mod gid_selection;
+mod gid_table;
 pub mod guide;
 mod in_flight;
+mod interface_address;
 mod librdmacm;
 mod limits;
 mod link;
@@ -147,6 +152,7 @@ pub use extended_attributes::{
     TagMatching,
 };
 pub use gid::Gid;
+pub use gid_table::{GidEntry, GidKind, GidTable, ScopedIp};
 pub use link::{LinkLayer, LinkSpeed, LinkWidth, PhysicalState};
 pub use mtu::Mtu;
 pub use port::{PartitionKey, PortAttributes, PortCapabilities, PortCapabilities2, PortState};

@@ -26,7 +26,7 @@ pub fn device_address() -> Option<String> {
     let required = std::env::var("ZCMI_REQUIRE_RDMA").is_ok_and(|value| value == "1");
     let found = zcmi::verbs::Device::list().ok().into_iter().flatten().find_map(|device| {
         let context = device.open().ok()?;
-        (0..16).find_map(|index| match context.gid(1, index).ok()?.ip()? {
+        context.gid_table().ok()?.entries().iter().find_map(|entry| match entry.gid.ip()? {
             std::net::IpAddr::V4(ip) => Some(ip.to_string()),
             std::net::IpAddr::V6(_) => None,
         })
