@@ -90,7 +90,8 @@ impl CompletionQueue {
         Ok(queue)
     }
 
-    /// A number that no other queue of this process ever has; [events](CompletionChannel::next_event) carry it.
+    /// A number that no other queue of this process ever has; [events](CompletionChannel::next_event) carry it, and
+    /// [asynchronous ones](super::AsyncEventObject::CompletionQueue) too.
     pub fn key(&self) -> u64 {
         self.key
     }

@@ -4,12 +4,15 @@ use std::any::Any;
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rdma_sys as ffi;
 
 use super::fork::{self, Creator};
 use super::queue_pair::{post_in_chains, receive_request};
 use super::{Error, ProtectionDomain, Result, Segment};
+
+static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 
 /// A shared receive queue (`ibv_create_srq(3)`).
 ///
@@ -24,6 +27,7 @@ use super::{Error, ProtectionDomain, Result, Segment};
 /// ```
 pub struct SharedReceiveQueue {
     raw: NonNull<ffi::ibv_srq>,
+    key: u64,
     receives: u32,
     segments: u32,
     destroyed: bool,
@@ -57,8 +61,10 @@ impl SharedReceiveQueue {
     /// # Errors
     /// `EINVAL` if the device cannot make it that large, `ENOMEM` if it has none left.
     pub fn create(domain: &Arc<ProtectionDomain>, receives: u32, segments: u32) -> Result<Arc<Self>> {
+        let key = NEXT_KEY.fetch_add(1, Ordering::Relaxed);
         let mut attributes = ffi::ibv_srq_init_attr {
-            srq_context: std::ptr::null_mut(),
+            // A number to libibverbs.
+            srq_context: key as *mut _,
             attr: ffi::ibv_srq_attr { max_wr: receives, max_sge: segments, srq_limit: 0 },
         };
         // SAFETY: the domain exists and the queue keeps it alive; the structure is writable for the call.
@@ -68,6 +74,7 @@ impl SharedReceiveQueue {
         })?;
         Ok(Arc::new(Self {
             raw,
+            key,
             receives: attributes.attr.max_wr,
             segments: attributes.attr.max_sge,
             destroyed: false,
@@ -75,6 +82,12 @@ impl SharedReceiveQueue {
             kept: Mutex::new(None),
             domain: Arc::clone(domain),
         }))
+    }
+
+    /// A number that no other queue of this process ever has;
+    /// [asynchronous events](super::AsyncEventObject::SharedReceiveQueue) carry it.
+    pub fn key(&self) -> u64 {
+        self.key
     }
 
     /// Receives that fit.

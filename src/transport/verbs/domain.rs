@@ -117,8 +117,8 @@ fn watch_events(context: &Arc<Context>) -> Result<()> {
                 Ok(Some(event)) => {
                     tracing::info!(
                         device = context.name(),
-                        event = event.name(),
-                        number = event.number,
+                        %event,
+                        number = event.kind.number(),
                         "device event"
                     );
                 }
