@@ -9,6 +9,7 @@ mod pair;
 #[allow(dead_code, reason = "each topic uses its part")]
 mod support;
 
+mod async_event;
 mod atomics;
 mod completions;
 mod connection_address;
@@ -19,11 +20,13 @@ mod connection_support;
 mod device;
 mod drop_order;
 mod fork;
+mod gid;
 mod limits;
 mod memory_region;
 mod posting_errors;
 mod rc;
 mod shared_receives;
 mod states;
+mod spare_device;
 mod uc;
 mod ud;
