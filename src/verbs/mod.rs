@@ -65,9 +65,9 @@
 mod access;
 mod address_handle;
 mod advice;
-mod completed;
 mod async_event;
 mod async_events;
+mod completed;
 mod completion;
 mod completion_channel;
 mod completion_queue;
@@ -125,9 +125,9 @@ mod work_request;
 pub use access::Access;
 pub use address_handle::{AddressHandle, AddressVector, ROUTE_HEADER};
 pub use advice::Advice;
-pub use completed::Completed;
 pub use async_event::{AsyncEvent, AsyncEventKind, AsyncEventObject};
 pub use async_events::AsyncEvents;
+pub use completed::Completed;
 pub use completion::{Arrival, Completion, CompletionError, CompletionStatus, WorkOpcode};
 pub use completion_channel::CompletionChannel;
 pub use completion_queue::{CompletionBatch, CompletionQueue, Completions};
@@ -144,10 +144,6 @@ pub use endpoint::{Endpoint, LocalEnd, Psn};
 pub use error::Error;
 pub use event_channel::EventChannel;
 pub use exposed_region::{ExposedPart, ExposedRegion};
-pub use in_flight::InFlight;
-pub use memory_region::{MemoryRegion, Registrable};
-pub use multicast::Membership;
-pub use owning_queue::{OwningQueue, QueuePairKey};
 pub use extended_attributes::{
     AtomicSizes, CompletionModeration, ExtendedAttributes, OnDemandPaging, OnDemandPagingCapabilities, PacketPacing,
     PagedOperations, PciAtomics, QueuePairTypes, RawPacketCapabilities, ReceiveSideScaling, SegmentationOffload,
@@ -155,8 +151,12 @@ pub use extended_attributes::{
 };
 pub use gid::Gid;
 pub use gid_table::{GidEntry, GidKind, GidTable, ScopedIp};
+pub use in_flight::InFlight;
 pub use link::{LinkLayer, LinkSpeed, LinkWidth, PhysicalState};
+pub use memory_region::{MemoryRegion, Registrable};
 pub use mtu::Mtu;
+pub use multicast::Membership;
+pub use owning_queue::{OwningQueue, QueuePairKey};
 pub use port::{PartitionKey, PortAttributes, PortCapabilities, PortCapabilities2, PortState};
 pub use port_space::PortSpace;
 pub use post_batch::PostBatch;

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zcmi::verbs::{
-    CompletionBatch, CompletionChannel, CompletionQueue, ProtectionDomain, QueuePair, QueuePairCapabilities, SendFlags,
-    SendOperation, Tuning, WorkOpcode,
+    AsyncEventKind, CompletionBatch, CompletionChannel, CompletionQueue, ProtectionDomain, QueuePair,
+    QueuePairCapabilities, SendFlags, SendOperation, Tuning, WorkOpcode,
 };
 
 use crate::pair::{Ends, Memory, PATIENCE, RawEnds, Settings, connect, everything, wait_raw};
@@ -201,7 +201,7 @@ fn an_overrun_queue_says_so_or_delivers_what_it_has() {
         let (begun, mut batch, mut seen) = (Instant::now(), CompletionBatch::new(), Vec::new());
         let told = |fixture: &Fixture| {
             std::iter::from_fn(|| fixture.context.next_async_event().expect("reads"))
-                .any(|event| event.name() == "completion queue error")
+                .any(|event| event.kind == AsyncEventKind::CompletionQueueError)
         };
         let mut is_told = false;
         while !is_told && begun.elapsed() < PATIENCE {

@@ -26,7 +26,7 @@ mod memory_region;
 mod posting_errors;
 mod rc;
 mod shared_receives;
-mod states;
 mod spare_device;
+mod states;
 mod uc;
 mod ud;

@@ -3,16 +3,13 @@
 use std::time::Instant;
 
 use zcmi::verbs::{
-    CompletionQueue, CompletionStatus, Local, OwningQueue, ProtectionDomain, QueuePairKey, SendFlags, SendOperation,
-    SendRequest, SharedReceiveQueue,
+    AsyncEvent, AsyncEventKind, AsyncEventObject, CompletionQueue, CompletionStatus, Local, OwningQueue,
+    ProtectionDomain, QueuePairKey, SendFlags, SendOperation, SendRequest, SharedReceiveQueue,
 };
 
 use crate::common::pattern;
 use crate::pair::{Ends, Memory, PATIENCE, Settings, build, connect, everything, segment, status, wait_raw};
 use crate::support::{Fixture, with_device};
-
-/// `IBV_EVENT_SRQ_LIMIT_REACHED`.
-const LIMIT_REACHED: &str = "shared receive queue limit reached";
 
 fn sharing(fixture: &Fixture, receives: u32) -> Ends {
     Ends::new(fixture, Settings { shared_receives: Some(receives), ..Settings::default() })
@@ -137,7 +134,9 @@ fn a_limit_makes_one_event_when_receives_run_low() {
         assert_eq!(queue.attributes().expect("attributes").receives, queue.receives());
         let limits = |fixture: &Fixture| {
             let events = std::iter::from_fn(|| fixture.context.next_async_event().expect("reads"));
-            events.filter(|event| event.name() == LIMIT_REACHED).count()
+            let expected = AsyncEventObject::SharedReceiveQueue(queue.key());
+            let is_limit = |event: &AsyncEvent| event.kind == AsyncEventKind::SharedReceiveQueueLimit;
+            events.filter(is_limit).inspect(|event| assert_eq!(event.object, expected)).count()
         };
         // 8, 7, 6 are no fewer than 6.
         for _ in 0..2 {
