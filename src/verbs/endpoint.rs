@@ -6,8 +6,8 @@ use rdma_sys as ffi;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Access, AddressVector, ConnectionId, Error, Gid, QueuePair, QueuePairChange, QueuePairKind, QueuePairState, Result,
-    Tuning,
+    Access, AddressVector, ConnectionId, Error, Gid, Mtu, QueuePair, QueuePairChange, QueuePairKind, QueuePairState,
+    Result, Tuning,
 };
 
 /// The number of a packet (IBTA 1.4, 9.7.1); 24 bits.
@@ -64,8 +64,8 @@ pub struct LocalEnd {
     pub psn: Psn,
     /// What the peer may do here.
     pub access: Access,
-    /// Bytes of payload in a packet; at most the port's active MTU, and the same at both ends.
-    pub path_mtu: u32,
+    /// The payload of a packet; at most the port's active MTU, and the same at both ends.
+    pub path_mtu: Mtu,
 }
 
 impl QueuePair {

@@ -36,7 +36,7 @@
 //! let table = context.gid_table()?;
 //! let is_v4 = |entry: &&GidEntry| entry.gid.ip().is_some_and(|ip| ip.is_ipv4());
 //! let Some(own) = table.entries().iter().find(is_v4) else { return Ok(()) };
-//! let end = || LocalEnd { port: own.port, gid_index: own.index, psn: Psn::random(), access: Access::LOCAL_WRITE, path_mtu: 1024 };
+//! let end = || LocalEnd { port: own.port, gid_index: own.index, psn: Psn::random(), access: Access::LOCAL_WRITE, path_mtu: Mtu::Bytes1024 };
 //! let ends = [end(), end()];
 //! let pairs = [here, there].map(|key| queue.queue_pair(key).expect("just added"));
 //! for (pair, end) in pairs.iter().zip(&ends) {

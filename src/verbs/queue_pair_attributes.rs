@@ -2,7 +2,7 @@
 
 use rdma_sys as ffi;
 
-use super::{Access, AddressVector, Psn, QueuePair, QueuePairCapabilities, QueuePairState, Result};
+use super::{Access, AddressVector, Mtu, Psn, QueuePair, QueuePairCapabilities, QueuePairState, Result};
 
 /// The attributes of a queue pair (`ibv_query_qp(3)`). Those that its kind and state do not use are 0 or what they
 /// happen to be.
@@ -23,8 +23,8 @@ pub struct QueuePairAttributes {
     pub access: Access,
     /// The key that datagrams must carry.
     pub queue_key: u32,
-    /// Bytes of payload in a packet; 0 if none is set.
-    pub path_mtu: u32,
+    /// The payload of a packet; `Other(0)` if none is set.
+    pub path_mtu: Mtu,
     /// The way to a connection's peer; `None` if there is none, or none by a GID.
     pub address: Option<AddressVector>,
     /// The number of the peer's queue pair.
@@ -82,7 +82,7 @@ impl QueuePair {
             partition_key_index: raw.pkey_index,
             access: Access::from_raw(raw.qp_access_flags),
             queue_key: raw.qkey,
-            path_mtu: if (1..=5).contains(&raw.path_mtu) { 128 << raw.path_mtu } else { 0 },
+            path_mtu: Mtu::from_raw(raw.path_mtu),
             address: (raw.ah_attr.is_global != 0).then(|| AddressVector::from_raw(&raw.ah_attr)),
             destination: raw.dest_qp_num,
             receive_psn: Psn::from(raw.rq_psn),

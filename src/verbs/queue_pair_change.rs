@@ -2,7 +2,7 @@
 
 use rdma_sys as ffi;
 
-use super::{Access, AddressVector, Error, Psn, QueuePairState, Result};
+use super::{Access, AddressVector, Error, Mtu, Psn, QueuePairState, Result};
 
 /// A state to move a queue pair to, and attributes to set on the way, for [`QueuePair::modify`](super::QueuePair::modify).
 /// Values are checked when it is used.
@@ -64,11 +64,11 @@ impl QueuePairChange {
         self.with(ffi::ibv_qp_attr_mask::IBV_QP_AV)
     }
 
-    /// Bytes of payload in a packet: 256, 512, 1024, 2048 or 4096.
-    pub fn path_mtu(mut self, bytes: u32) -> Self {
-        match bytes {
-            256 | 512 | 1024 | 2048 | 4096 => self.raw.path_mtu = bytes.trailing_zeros() - 7,
-            _ => self.wrong = self.wrong.or(Some("path_mtu is 256, 512, 1024, 2048 or 4096")),
+    /// The payload of a packet; the same at both ends, and at most the ports' active MTU.
+    pub fn path_mtu(mut self, mtu: Mtu) -> Self {
+        match mtu {
+            Mtu::Other(_) => self.wrong = self.wrong.or(Some("path_mtu has a size that is known")),
+            known => self.raw.path_mtu = known.to_raw(),
         }
         self.with(ffi::ibv_qp_attr_mask::IBV_QP_PATH_MTU)
     }
@@ -173,7 +173,7 @@ mod tests {
     fn a_value_that_no_device_can_take_is_refused() {
         let change = || QueuePairChange::to(QueuePairState::ReadyToReceive);
         for (change, wrong) in [
-            (change().path_mtu(1500), "path_mtu"),
+            (change().path_mtu(Mtu::Other(9)), "path_mtu"),
             (change().destination(1 << 24), "destination"),
             (change().min_rnr_timer(32), "min_rnr_timer"),
             (change().ack_timeout(32), "ack_timeout"),
@@ -188,7 +188,10 @@ mod tests {
     #[test]
     fn the_mtu_becomes_its_code() {
         for (bytes, code) in [(256, 1), (512, 2), (1024, 3), (2048, 4), (4096, 5)] {
-            let (raw, _) = QueuePairChange::to(QueuePairState::Reset).path_mtu(bytes).into_raw("").expect("valid");
+            let (raw, _) = QueuePairChange::to(QueuePairState::Reset)
+                .path_mtu(Mtu::from_bytes(bytes).expect("one of them"))
+                .into_raw("")
+                .expect("valid");
             assert_eq!(raw.path_mtu, code);
         }
     }

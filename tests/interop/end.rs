@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zcmi::verbs::{
-    Access, Completed, CompletionQueue, CompletionStatus, Endpoint, LocalEnd, OwningQueue, ProtectionDomain, Psn,
+    Access, Completed, CompletionQueue, CompletionStatus, Endpoint, LocalEnd, Mtu, OwningQueue, ProtectionDomain, Psn,
     QueuePair, QueuePairCapabilities, QueuePairKey, QueuePairKind, RegisteredBuffer, SendFlags, SendOperation,
     SendRequest, Tuning,
 };
@@ -48,7 +48,13 @@ impl End {
         let mut queue = OwningQueue::new(completions);
         let pair = queue.add(pair.expect("a queue pair")).expect("room");
         let access = Access::REMOTE_READ | Access::REMOTE_WRITE;
-        let local = LocalEnd { port: 1, gid_index: gid_index(fixture), psn: Psn::random(), access, path_mtu };
+        let local = LocalEnd {
+            port: 1,
+            gid_index: gid_index(fixture),
+            psn: Psn::random(),
+            access,
+            path_mtu: Mtu::from_bytes(path_mtu).expect("a size that exists"),
+        };
         Self { queue, pair, local, domain, done: VecDeque::new(), polled: Vec::new() }
     }
 

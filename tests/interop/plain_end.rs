@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use zcmi::verbs::{
-    Access, Completion, CompletionBatch, CompletionQueue, Endpoint, InFlight, LocalEnd, ProtectionDomain, Psn,
+    Access, Completion, CompletionBatch, CompletionQueue, Endpoint, InFlight, LocalEnd, Mtu, ProtectionDomain, Psn,
     QueuePair, QueuePairKind, RegisteredBuffer, Segment,
 };
 
@@ -27,7 +27,13 @@ impl PlainEnd {
         let pair = builder.kind(kind).create().expect("a queue pair");
         let buffer = || RegisteredBuffer::allocate(&domain, length).expect("memory");
         let (gid_index, access) = (gid_index(fixture), Access::LOCAL_READ);
-        let local = LocalEnd { port: 1, gid_index, psn: Psn::random(), access, path_mtu };
+        let local = LocalEnd {
+            port: 1,
+            gid_index,
+            psn: Psn::random(),
+            access,
+            path_mtu: Mtu::from_bytes(path_mtu).expect("a size that exists"),
+        };
         Self { pair, local, received: buffer(), sent: buffer() }
     }
 

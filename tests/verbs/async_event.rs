@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use zcmi::verbs::{
     Access, AsyncEvent, AsyncEventKind, AsyncEventObject, AsyncEvents, CompletionBatch, CompletionQueue, Context,
-    Device, Endpoint, LocalEnd, PortState, ProtectionDomain, Psn, QueuePair, QueuePairCapabilities, QueuePairChange,
-    QueuePairState, Remote, Segment, SendFlags, SendOperation, SharedReceiveQueue, Tuning,
+    Device, Endpoint, LocalEnd, Mtu, PortState, ProtectionDomain, Psn, QueuePair, QueuePairCapabilities,
+    QueuePairChange, QueuePairState, Remote, Segment, SendFlags, SendOperation, SharedReceiveQueue, Tuning,
 };
 
 use crate::spare_device::{SpareDevice, address, kernel_has};
@@ -231,7 +231,7 @@ fn connect_to_itself(pair: &QueuePair, own_address: &str) {
         gid_index: entry.index,
         psn: Psn::random(),
         access: Access::REMOTE_WRITE,
-        path_mtu: 1024,
+        path_mtu: Mtu::Bytes1024,
     };
     pair.prepare(&local).expect("to INIT");
     let endpoint: Endpoint = pair.endpoint(&local).expect("an endpoint");

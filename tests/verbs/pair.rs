@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use zcmi::verbs::{
     Access, Arrival, Completed, CompletionBatch, CompletionError, CompletionQueue, CompletionStatus, Context,
-    ExposedPart, InFlight, Local, LocalEnd, OwningQueue, Pieces, ProtectionDomain, Psn, QueuePair,
+    ExposedPart, InFlight, Local, LocalEnd, Mtu, OwningQueue, Pieces, ProtectionDomain, Psn, QueuePair,
     QueuePairCapabilities, QueuePairKey, QueuePairKind, RegisteredBuffer, Segment, SendFlags, SendOperation,
     SendRequest, SharedReceiveQueue, Tuning, WorkOpcode,
 };
@@ -63,7 +63,7 @@ pub(crate) fn gid_index(fixture: &Fixture) -> u32 {
 
 /// One end, on the way to a peer of this device.
 pub(crate) fn local_end(fixture: &Fixture, access: Access) -> LocalEnd {
-    LocalEnd { port: 1, gid_index: gid_index(fixture), psn: Psn::random(), access, path_mtu: 1024 }
+    LocalEnd { port: 1, gid_index: gid_index(fixture), psn: Psn::random(), access, path_mtu: Mtu::Bytes1024 }
 }
 
 /// Connects two queue pairs in state RESET.

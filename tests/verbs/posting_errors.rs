@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use zcmi::verbs::{
-    Access, CompletionBatch, CompletionStatus as Status, ExposedRegion, InFlight, Local, OwningQueue, Pieces,
+    Access, CompletionBatch, CompletionStatus as Status, ExposedRegion, InFlight, Local, Mtu, OwningQueue, Pieces,
     ProtectionDomain, QueuePairKey, QueuePairState, RegisteredBuffer, Remote, Segment, SendFlags, SendList,
     SendOperation, SendRequest, Tuning,
 };
@@ -468,7 +468,7 @@ fn posting_to_a_queue_pair_that_is_not_ready_or_gone_gives_the_memory_back() {
                     let gid = fixture.context.gid(1, here.gid_index).expect("a GID");
                     let address = zcmi::verbs::AddressVector::to(1, here.gid_index, gid);
                     let change = zcmi::verbs::QueuePairChange::to(QueuePairState::ReadyToReceive).address(&address);
-                    let change = change.path_mtu(1024).destination(7).receive_psn(here.psn);
+                    let change = change.path_mtu(Mtu::Bytes1024).destination(7).receive_psn(here.psn);
                     pair.modify(change.reads_as_target(1).min_rnr_timer(1)).expect("RTR");
                 }
                 _ => {}

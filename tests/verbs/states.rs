@@ -1,7 +1,7 @@
 //! States of queue pairs: every transition, for every kind.
 
 use zcmi::verbs::{
-    Access, AddressVector, Context, Endpoint, LocalEnd, ProtectionDomain, Psn, QueuePair, QueuePairChange,
+    Access, AddressVector, Context, Endpoint, LocalEnd, Mtu, ProtectionDomain, Psn, QueuePair, QueuePairChange,
     QueuePairKind, QueuePairState as State, Tuning,
 };
 
@@ -29,11 +29,11 @@ fn change(fixture: &Fixture, kind: QueuePairKind, from: State, to: State, peer: 
         (State::Reset, State::Initialized, QueuePairKind::Ud) => change.port(1).partition_key_index(0).queue_key(1),
         (State::Reset, State::Initialized, _) => change.port(1).partition_key_index(0).access(Access::REMOTE_READ),
         (State::Initialized, State::ReadyToReceive, QueuePairKind::Rc) => {
-            let change = change.address(&address).path_mtu(1024).destination(peer).receive_psn(psn);
+            let change = change.address(&address).path_mtu(Mtu::Bytes1024).destination(peer).receive_psn(psn);
             change.reads_as_target(1).min_rnr_timer(12)
         }
         (State::Initialized, State::ReadyToReceive, QueuePairKind::Uc) => {
-            change.address(&address).path_mtu(1024).destination(peer).receive_psn(psn)
+            change.address(&address).path_mtu(Mtu::Bytes1024).destination(peer).receive_psn(psn)
         }
         (State::ReadyToReceive, State::ReadyToSend, QueuePairKind::Rc) => {
             change.send_psn(psn).ack_timeout(14).retry_count(7).rnr_retry_count(7).reads_as_initiator(1)
@@ -151,7 +151,7 @@ fn the_device_tells_what_a_queue_pair_was_set_to() {
         assert_eq!((here.state, here.is_draining), (State::ReadyToSend, false));
         assert_eq!((here.destination, there.destination), (b.number(), a.number()));
         assert_eq!((here.send_psn, there.send_psn), (there.receive_psn, here.receive_psn));
-        assert_eq!((here.path_mtu, here.port, here.partition_key_index), (1024, 1, 0));
+        assert_eq!((here.path_mtu, here.port, here.partition_key_index), (Mtu::Bytes1024, 1, 0));
         assert!(here.access.contains(Access::REMOTE_ATOMIC) && here.access.contains(Access::REMOTE_READ));
         assert_eq!((here.ack_timeout, here.retry_count), (tuning.ack_timeout, tuning.retry_count));
         assert_eq!((here.rnr_retry_count, here.min_rnr_timer), (tuning.rnr_retry_count, tuning.min_rnr_timer));
@@ -197,7 +197,7 @@ fn connecting_out_of_turn_or_with_impossible_values_is_an_error() {
         a.prepare(&here).expect("INIT");
         a.prepare(&here).expect("INIT to INIT is a transition");
         for (what, local, peer, tuning) in [
-            ("mtu", LocalEnd { path_mtu: 1000, ..here }, peer, tuning),
+            ("mtu", LocalEnd { path_mtu: Mtu::Other(9), ..here }, peer, tuning),
             ("destination", here, Endpoint { queue_pair: 1 << 24, ..peer }, tuning),
             ("min_rnr_timer", here, peer, Tuning { min_rnr_timer: 32, ..tuning }),
             ("GID index", LocalEnd { gid_index: 256, ..here }, peer, tuning),

@@ -25,7 +25,7 @@ struct Ends<B> {
 }
 
 pub(crate) fn local(fixture: &Fixture) -> LocalEnd {
-    let path_mtu = fixture.context.port(1).expect("a port").active_mtu.bytes().expect("a known MTU");
+    let path_mtu = fixture.context.port(1).expect("a port").active_mtu;
     let access = Access::REMOTE_READ | Access::REMOTE_WRITE | Access::REMOTE_ATOMIC;
     let is_ours = |index: &u32| {
         let ip = fixture.context.gid(1, *index).ok().and_then(|gid| gid.ip());
