@@ -1,7 +1,7 @@
 //! What the safe tier answers when a request has ended.
 
 use super::operation_table::Operation;
-use super::{Arrival, CompletionError, QueuePairKey};
+use super::{Arrival, CompletedWindow, CompletionError, QueuePairKey};
 
 /// The end of a request.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct Completed<B> {
     pub arrival: Arrival,
     /// Its memory; `None` if it was inline.
     pub memory: Option<B>,
+    /// Its window, if it was one that binds or invalidates one.
+    pub window: Option<CompletedWindow>,
 }
 
 impl<B> Completed<B> {
@@ -31,6 +33,7 @@ impl<B> Completed<B> {
         result: std::result::Result<u32, CompletionError>,
         arrival: Arrival,
     ) -> Self {
-        Self { token: operation.token, queue_pair, is_receive, result, arrival, memory: operation.memory }
+        let window = operation.window.map(|window| window.ended(result.is_ok()));
+        Self { token: operation.token, queue_pair, is_receive, result, arrival, memory: operation.memory, window }
     }
 }

@@ -19,7 +19,8 @@ use super::{Access, Context, Error, ProtectionDomain, Result, limits};
 /// [`address`](Self::address) and [`length`](Self::length) name one mapped range that stays mapped, at that
 /// address, until the value is dropped, and both always answer the same. While a region over it exists the
 /// implementor lets nobody hold a reference into bytes that the device may be writing: through a local operation
-/// in flight, or, where the region was registered for remote access, at any time. If it answers
+/// in flight, or, where the region was registered for remote writing, remote atomics, or with
+/// [`MW_BIND`](super::Access::MW_BIND) and local writing, at any time. If it answers
 /// [`is_writable`](Self::is_writable) with no, shared references may exist at any time, and exclusive ones never.
 pub unsafe trait Registrable: Send + Sync + 'static {
     /// The first byte.

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | find and open a device | [`Device`], [`Context`] |
 //! | register memory | [`ProtectionDomain`], [`MemoryRegion`], [`RegisteredBuffer`], [`ExposedRegion`], [`SharedBytes`] |
+//! | lend a part of it, and take it back | [`UnboundWindow`], [`BoundWindow`] |
 //! | make a queue pair | [`CompletionQueue`], [`QueuePair::builder`], [`SharedReceiveQueue`] |
 //! | connect it by rdma_cm | [`EventChannel`], [`ConnectionId`], [`QueuePair::initialize`], [`QueuePair::connect`] |
 //! | connect it by other means | [`Endpoint`], [`QueuePair::connect_to`], [`AddressHandle`] |
@@ -98,6 +99,7 @@ mod librdmacm;
 mod limits;
 mod link;
 mod memory_region;
+mod memory_window;
 mod mtu;
 mod multicast;
 mod operation_table;
@@ -120,6 +122,8 @@ mod shared_bytes;
 mod shared_receive_queue;
 mod sockaddr;
 mod tuning;
+mod window_core;
+mod window_requests;
 mod work_request;
 
 pub use access::Access;
@@ -154,7 +158,9 @@ pub use gid_table::{GidEntry, GidKind, GidTable, ScopedIp};
 pub use in_flight::InFlight;
 pub use link::{LinkLayer, LinkSpeed, LinkWidth, PhysicalState};
 pub use memory_region::{MemoryRegion, Registrable};
+pub use memory_window::{Binding, BoundWindow, CompletedWindow, NotInvalidated, UnboundWindow, WindowKind};
 pub use mtu::Mtu;
+
 pub use multicast::Membership;
 pub use owning_queue::{OwningQueue, QueuePairKey};
 pub use port::{PartitionKey, PortAttributes, PortCapabilities, PortCapabilities2, PortState};
@@ -174,6 +180,7 @@ pub use send_request::{Local, Refused, SendRequest};
 pub use shared_bytes::SharedBytes;
 pub use shared_receive_queue::{SharedReceiveAttributes, SharedReceiveQueue};
 pub use tuning::Tuning;
+pub use window_requests::RefusedWindow;
 pub use work_request::{Destination, Remote, Segment, SendFlags, SendOperation};
 
 /// The result of a verbs call.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::AddressHandle;
+use super::memory_window::WindowRequest;
 
 /// Entries by index. `wr_id` carries the index and a generation, so that a stale one names nothing.
 pub(super) struct OperationTable<B> {
@@ -35,6 +36,7 @@ pub(super) struct Operation<B> {
     pub(super) token: u64,
     pub(super) memory: Option<B>,
     pub(super) address: Option<Arc<AddressHandle>>,
+    pub(super) window: Option<WindowRequest>,
 }
 
 impl<B> OperationTable<B> {
@@ -92,9 +94,9 @@ impl<B> OperationTable<B> {
         entry.generation = entry.generation.wrapping_add(1);
         entry.owner = Owner::Nobody;
         let (memory, address) = (entry.operation.memory.take(), entry.operation.address.take());
-        let token = entry.operation.token;
+        let (token, window) = (entry.operation.token, entry.operation.window.take());
         self.free.push(index);
-        Operation { token, memory, address }
+        Operation { token, memory, address, window }
     }
 }
 
@@ -103,7 +105,7 @@ mod tests {
     use super::*;
 
     fn operation(token: u64) -> Operation<&'static str> {
-        Operation { token, memory: Some("memory"), address: None }
+        Operation { token, memory: Some("memory"), address: None, window: None }
     }
 
     #[test]

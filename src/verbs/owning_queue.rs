@@ -244,7 +244,7 @@ impl<B: InFlight> OwningQueue<B> {
         let staging = &mut self.staging;
         let (token, operation, address) = (request.token, request.operation, request.operation.destination());
         let address = address.map(|to| Arc::clone(to.address));
-        let enter = |memory| self.table.enter(Owner::Sends(key.0), Operation { token, memory, address });
+        let enter = |memory| self.table.enter(Owner::Sends(key.0), Operation { token, memory, address, window: None });
         let index = match request.local {
             Local::Inline(bytes) => {
                 // The address is an offset until `flush`, when the bytes move no more.
@@ -349,36 +349,46 @@ impl<B: InFlight> OwningQueue<B> {
         bytes: [u8; 8],
         flags: SendFlags,
     ) -> std::result::Result<(), Refused<B>> {
+        let operation = Operation { token, memory: None, address: None, window: None };
+        // What fills the queue completes, or it would stay full if nothing in it were signaled.
+        let flags = if self.room(key) == 1 { flags | SendFlags::SIGNALED } else { flags };
+        self.post_alone(key, operation, |pair, wr_id| {
+            // SAFETY: the id is that of an entry of this queue, which stays until its completion.
+            unsafe { pair.post_atomic_write(wr_id, remote, bytes, flags) }.map_err(|error| (error, false))
+        })
+        .map_err(|(error, _)| Refused { error, memory: None })
+    }
+
+    /// Posts a send request that has a call of its own. On failure `post` tells whether the device may have it all the same; if
+    /// not, the operation comes back, without an error if the queue is full.
+    pub(super) fn post_alone(
+        &mut self,
+        key: QueuePairKey,
+        operation: Operation<B>,
+        post: impl FnOnce(&QueuePair, u64) -> std::result::Result<(), (Error, bool)>,
+    ) -> std::result::Result<(), (Option<Error>, Option<Operation<B>>)> {
         // What fails there is reported there, by the next poll.
         let _ = self.flush();
-        let refused = |error| Refused { error, memory: None };
-        let call = "ibv_wr_atomic_write";
-        match self.queue_pair(key) {
-            None => return Err(refused(Some(Error::invalid(call, "the queue pair was removed")))),
-            Some(pair) if !pair.has_been_ready() => {
-                return Err(refused(Some(Error::invalid(call, "the queue pair was not yet moved to state RTS"))));
+        let room = self.room(key);
+        let call = "ibv_post_send";
+        let pair = match self.pairs.get_mut(key.0 as usize) {
+            Some(Some(pair)) if pair.queue_pair.has_been_ready() => pair,
+            Some(Some(_)) => {
+                let error = Error::invalid(call, "the queue pair was not yet moved to state RTS");
+                return Err((Some(error), Some(operation)));
             }
-            Some(_) => {}
-        }
-        let flags = match self.room(key) {
-            0 => return Err(refused(None)),
-            1 => flags | SendFlags::SIGNALED,
-            _ => flags,
+            _ => return Err((Some(Error::invalid(call, "the queue pair was removed")), Some(operation))),
         };
-        let operation = Operation { token, memory: None, address: None };
-        let (index, wr_id) = self.table.enter(Owner::Sends(key.0), operation);
-        let Some(Some(pair)) = self.pairs.get_mut(key.0 as usize) else { unreachable!("it has room") };
-        // SAFETY: the id is that of an entry of this queue, which stays until its completion.
-        match unsafe { pair.queue_pair.post_atomic_write(wr_id, remote, bytes, flags) } {
-            Ok(()) => {
-                pair.sends.push_back(index);
-                Ok(())
-            }
-            Err(error) => {
-                drop(self.table.leave(index));
-                Err(refused(Some(error)))
-            }
+        if room == 0 {
+            return Err((None, Some(operation)));
         }
+        let (index, wr_id) = self.table.enter(Owner::Sends(key.0), operation);
+        let answer = post(&pair.queue_pair, wr_id);
+        if let Err((error, false)) = answer {
+            return Err((Some(error), Some(self.table.leave(index))));
+        }
+        pair.sends.push_back(index);
+        answer.map_err(|(error, _)| (Some(error), None))
     }
 
     /// Posts a receive.
@@ -395,7 +405,7 @@ impl<B: InFlight> OwningQueue<B> {
         {
             return Err(Refused { error: None, memory: Some(memory) });
         }
-        let operation = Operation { token, memory: Some(memory), address: None };
+        let operation = Operation { token, memory: Some(memory), address: None, window: None };
         let (index, wr_id) = self.table.enter(Owner::Receives(key.0), operation);
         let result = with_segments(self.table.memory(index), &mut self.segments, |segments| {
             // SAFETY: the entry owns the memory until the completion or the end of the queue pair.
@@ -422,7 +432,8 @@ impl<B: InFlight> OwningQueue<B> {
         if shared.outstanding >= shared.queue.receives() {
             return Err(Refused { error: None, memory: Some(memory) });
         }
-        let (index, wr_id) = self.table.enter(Owner::Shared, Operation { token, memory: Some(memory), address: None });
+        let operation = Operation { token, memory: Some(memory), address: None, window: None };
+        let (index, wr_id) = self.table.enter(Owner::Shared, operation);
         let result = with_segments(self.table.memory(index), &mut self.segments, |segments| {
             // SAFETY: the entry owns the memory until the completion or the end of the shared queue.
             unsafe { shared.queue.post_receive(wr_id, segments) }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use rdma_sys as ffi;
 
 use super::fork::{self, Creator};
+use super::window_core::BoundWindows;
 use super::work_request::send_request;
 use super::{
     CompletionQueue, Error, Gid, ProtectionDomain, QueuePairBuilder, QueuePairCapabilities, QueuePairKind, Remote,
@@ -42,6 +43,7 @@ pub struct QueuePair {
     moved_to: AtomicU32,
     destroyed: bool,
     creator: Creator,
+    windows: Arc<BoundWindows>,
     // Dropped after `Drop::drop` has destroyed the queue pair.
     send_completions: Arc<CompletionQueue>,
     receive_completions: Arc<CompletionQueue>,
@@ -86,6 +88,7 @@ impl QueuePair {
             moved_to: AtomicU32::new(ffi::ibv_qp_state::IBV_QPS_RESET),
             destroyed: false,
             creator: Creator::here(),
+            windows: Arc::default(),
             send_completions: settings.send_completions,
             receive_completions: settings.receive_completions,
             shared_receives: settings.shared_receives,
@@ -144,6 +147,8 @@ impl QueuePair {
     ///   the queue pair's device and lives until the completion.
     /// - The completion queue is not that of an [`OwningQueue`](super::OwningQueue), which would take the completion for one
     ///   of its own.
+    /// - A [`BindWindow`](SendOperation::BindWindow) has a window of type 2; for the rest it asks what
+    ///   [`post_bind`](Self::post_bind) does.
     /// - A [`LocalInvalidate`](SendOperation::LocalInvalidate) names a window that is bound, to this queue pair, and that
     ///   nobody else invalidates or frees until the completion: on rxe a second time crashes the kernel.
     #[inline]
@@ -308,10 +313,18 @@ impl QueuePair {
             return Ok(());
         }
         self.detach_all();
+        // rxe would block for 50 s. What is queued for the windows must not find others in their place.
+        self.windows.free(|| {
+            let _ = self.fail();
+        });
         // SAFETY: destroyed once; its parents are still held.
         let answer = unsafe { ffi::ibv_destroy_qp(self.raw()) };
         fork::destroyed("ibv_destroy_qp", answer);
         Error::check("ibv_destroy_qp", answer)
+    }
+
+    pub(super) fn windows(&self) -> &Arc<BoundWindows> {
+        &self.windows
     }
 
     pub(super) fn raw(&self) -> *mut ffi::ibv_qp {

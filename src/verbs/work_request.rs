@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rdma_sys as ffi;
 
-use super::{AddressHandle, Error, QueuePair, QueuePairKind, Result};
+use super::{AddressHandle, Binding, Error, QueuePair, QueuePairKind, Result};
 
 /// A piece of registered local memory (`struct ibv_sge`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct Destination<'a> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum SendOperation<'a> {
+    /// Binds a window of type 2. Only [`QueuePair::post_send`](super::QueuePair::post_send) takes it: see there.
+    BindWindow(&'a Binding),
     /// Compares the `u64` at an aligned place with a value and, if equal, replaces it; the old value comes here
     /// (8 bytes). The number is in the byte order of the peer's processor.
     CompareSwap {
@@ -148,8 +150,8 @@ impl SendOperation<'_> {
             Self::Send | Self::SendWithImmediate(_) | Self::Write(_) | Self::WriteWithImmediate(..) => {
                 matches!(pair.kind(), Rc | Uc)
             }
-            Self::LocalInvalidate(_) => {
-                return Err(Error::invalid("ibv_post_send", "only a bound window can be invalidated, by its own call"));
+            Self::BindWindow(_) | Self::LocalInvalidate(_) => {
+                return Err(Error::invalid("ibv_post_send", "windows are bound and invalidated by calls of their own"));
             }
         };
         if fits {
@@ -184,6 +186,7 @@ pub(super) fn send_request(
     request.num_sge = count as i32;
     request.send_flags = flags.raw();
     request.opcode = match operation {
+        SendOperation::BindWindow(_) => opcode::IBV_WR_BIND_MW,
         SendOperation::CompareSwap { .. } => opcode::IBV_WR_ATOMIC_CMP_AND_SWP,
         SendOperation::Datagram(_) | SendOperation::Send => opcode::IBV_WR_SEND,
         SendOperation::DatagramWithImmediate(..) | SendOperation::SendWithImmediate(_) => opcode::IBV_WR_SEND_WITH_IMM,
@@ -207,6 +210,9 @@ pub(super) fn send_request(
         _ => {}
     }
     match operation {
+        SendOperation::BindWindow(binding) => {
+            request.bind_mw_tso_union = ffi::bind_mw_tso_union_t { bind_mw: binding.request() };
+        }
         SendOperation::CompareSwap { remote, compare, swap } => {
             request.wr.atomic = atomic(remote, compare, swap);
         }
