@@ -11,6 +11,7 @@
 //! | lend a part of it, and take it back | [`UnboundWindow`], [`BoundWindow`] |
 //! | make a queue pair | [`CompletionQueue`], [`QueuePair::builder`], [`SharedReceiveQueue`] |
 //! | connect it by rdma_cm | [`EventChannel`], [`ConnectionId`], [`QueuePair::initialize`], [`QueuePair::connect`] |
+//! | find a peer for datagrams, or a multicast group | [`PortSpace::Udp`], [`ConnectionEvent::datagram`], [`ConnectionId::join_multicast`], [`QueuePair::attach_multicast`] |
 //! | connect it by other means | [`Endpoint`], [`QueuePair::connect_to`], [`AddressHandle`] |
 //! | post and poll, safely | [`OwningQueue`] |
 //! | post and poll, at the cost of C | [`QueuePair::post_send`], [`CompletionQueue::poll`] |
