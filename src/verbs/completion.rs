@@ -103,7 +103,7 @@ impl fmt::Debug for Completion<'_> {
 pub struct Arrival {
     /// The number that the peer sent along.
     pub immediate: Option<u32>,
-    /// The key of the window that the peer's message made invalid.
+    /// The key of the window that the peer's message made invalid. Soft-RoCE never tells it (Linux 6.1 to 7.3).
     pub invalidated_key: Option<u32>,
     /// Whether the first 40 bytes of the buffer are the route header of a datagram (they always are on RoCE).
     pub has_route_header: bool,

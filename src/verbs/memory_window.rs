@@ -45,6 +45,9 @@ pub struct UnboundWindow(pub(super) Handle);
 /// A window that peers with its key reach memory through. Dropping it frees the window, which takes the key back too.
 ///
 /// It holds its region. If its queue pair is destroyed first, that frees the window, and nothing leads through this any more.
+///
+/// Soft-RoCE looks at the rights of a window, and at the bounds of its region (Linux 6.1 to 7.3): there a window opens all of
+/// its region. Where that matters, register a region of exactly the range.
 pub struct BoundWindow(pub(super) Handle);
 
 /// A window of a request that has completed.

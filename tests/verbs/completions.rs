@@ -263,14 +263,18 @@ fn the_room_of_what_was_taken_out_comes_free_when_nothing_more_can_come() {
         let settings = Settings { sizes, ..Settings::default() };
         let mut ends = Ends::new(fixture, settings.clone());
         let completions = Arc::clone(ends.queue.completions());
-        let sends = ends.pair(ends.a).capabilities().sends;
+        let sizes = ends.pair(ends.a).capabilities();
         // As many as fit.
         let mut more = Vec::new();
         while let Ok(key) = ends.queue.add(crate::pair::build(&ends.domain, &completions, None, &settings)) {
             more.push(key);
         }
         let target = zcmi::verbs::ExposedRegion::allocate(&ends.domain, 64, everything()).expect("memory");
-        for token in 0..sends {
+        for token in 0..sizes.receives {
+            let sink = ends.poisoned(64);
+            ends.receive(ends.a, token.into(), sink);
+        }
+        for token in 0..sizes.sends {
             let source = ends.filled(1, 64);
             ends.post(ends.a, token.into(), SendOperation::Write(target.remote()), Memory::Buffer(source));
         }
@@ -281,7 +285,7 @@ fn the_room_of_what_was_taken_out_comes_free_when_nothing_more_can_come() {
         };
         let error = try_one(&mut ends).expect_err("its completions may be in the queue");
         assert!(error.detail().is_some_and(|detail| detail.contains("taken out")), "{error}");
-        assert_eq!(detached.destroy().len(), sends as usize);
+        assert_eq!(detached.destroy().len(), (sizes.sends + sizes.receives) as usize);
         try_one(&mut ends).expect_err("they still are");
         let (begun, mut done) = (Instant::now(), Vec::new());
         while ends.queue.poll(&mut done).expect("polls") > 0 {

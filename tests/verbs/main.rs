@@ -22,6 +22,7 @@ mod drop_order;
 mod fork;
 mod gid;
 mod limits;
+mod memory_access;
 mod memory_region;
 mod memory_window;
 mod memory_window_drops;

@@ -15,10 +15,10 @@ use zcmi::verbs::{
 use crate::common::resources::Resources;
 use crate::support::{Fixture, with_device};
 
-const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 
 /// Fresh pages that nothing else touches.
-struct Pages {
+pub(crate) struct Pages {
     address: *mut c_void,
     length: usize,
 }
@@ -29,7 +29,7 @@ unsafe impl Send for Pages {}
 unsafe impl Sync for Pages {}
 
 impl Pages {
-    fn new(length: usize) -> Arc<Self> {
+    pub(crate) fn new(length: usize) -> Arc<Self> {
         Self::with(length, ProtFlags::READ | ProtFlags::WRITE)
     }
 
@@ -38,6 +38,24 @@ impl Pages {
         // SAFETY: the kernel chooses an address that nothing else uses.
         let address = unsafe { mmap_anonymous(std::ptr::null_mut(), length, protection, flags) }.expect("a mapping");
         Arc::new(Self { address, length })
+    }
+
+    /// Bytes from `offset` on, while no request is in flight.
+    pub(crate) fn read(&self, offset: usize, length: usize) -> Vec<u8> {
+        assert!(offset + length <= self.length);
+        // SAFETY: within the mapping.
+        let first = unsafe { self.address.cast::<u8>().add(offset) };
+        // SAFETY: mapped, zeroed at first, and not written meanwhile.
+        unsafe { std::slice::from_raw_parts(first, length) }.to_vec()
+    }
+
+    /// Puts bytes at `offset`, while no request is in flight.
+    pub(crate) fn write(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= self.length);
+        // SAFETY: within the mapping.
+        let first = unsafe { self.address.cast::<u8>().add(offset) };
+        // SAFETY: mapped, and no reference to it exists.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), first, bytes.len()) };
     }
 }
 

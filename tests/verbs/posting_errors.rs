@@ -30,9 +30,10 @@ fn fails_locally(
     let done = ends.one();
     assert_eq!((done.token, done.is_receive), (2, false));
     let told = status(done.result);
-    // rxe (6.12) fails the queue pair before it tells why, if the request has sent nothing yet.
-    let is_lost = matches!(operation(Remote::default()), SendOperation::Send | SendOperation::Write(_));
-    assert!(told == Status::LocalProtection || (is_lost && told == Status::Flushed), "{told:?}");
+    // Of a request that has sent nothing yet, rxe says something else (6.1), or that it was flushed (6.12).
+    let sends_it = matches!(operation(Remote::default()), SendOperation::Send | SendOperation::Write(_));
+    let other = sends_it && matches!(told, Status::Flushed | Status::LocalQueuePairOperation);
+    assert!(told == Status::LocalProtection || other, "{told:?}");
     assert!(done.memory.is_some(), "the memory is back");
     let mut seen = vec![0; 4096];
     target.load(0, &mut seen);
@@ -412,24 +413,26 @@ fn the_unsafe_tier_tells_what_is_full_or_too_large_and_how_far_it_came() {
         let posted = unsafe { ends.a.post_send(1, SendOperation::Send, &[inline], SendFlags::INLINE) };
         assert_eq!(posted.expect_err("too long").errno(), Some(libc::EINVAL));
         // Receives until full.
-        let list: Vec<(u64, &[Segment])> =
-            (1000..u64::from(sizes.receives) + 1005).map(|id| (id, std::slice::from_ref(&whole))).collect();
+        let list: Vec<(u64, &[Segment])> = (1000..1300).map(|id| (id, std::slice::from_ref(&whole))).collect();
         // SAFETY: as above.
         let (error, posted) = unsafe { ends.a.post_receives(&list) }.expect_err("more than fit");
-        assert_eq!((error.errno(), posted), (Some(libc::ENOMEM), sizes.receives as usize));
+        assert_eq!(error.errno(), Some(libc::ENOMEM));
+        assert!((sizes.receives as usize..300).contains(&posted), "{posted}");
         // SAFETY: as above.
         assert_eq!(unsafe { ends.a.post_receive(9, &[whole]) }.expect_err("full").errno(), Some(libc::ENOMEM));
         // Sends until full: nobody has posted a receive at the other end, so the first stays.
         let mut list = SendList::new();
-        for id in 0..u64::from(sizes.sends) + 5 {
+        for id in 0..300 {
             list.push(id, SendOperation::Send, &[whole], SendFlags::SIGNALED);
         }
         // SAFETY: as above.
         let error = unsafe { ends.a.post_send_list(&mut list) }.expect_err("more than fit");
-        assert_eq!((error.errno(), list.len()), (Some(libc::ENOMEM), 5), "what was not posted is still in the list");
+        assert_eq!(error.errno(), Some(libc::ENOMEM));
+        let posted = 300 - list.len();
+        assert!((sizes.sends as usize..300).contains(&posted), "what was not posted is still in the list: {list:?}");
         // The receives are flushed too.
         let (begun, mut seen, mut batch) = (Instant::now(), Vec::new(), CompletionBatch::new());
-        while seen.len() < sizes.sends as usize {
+        while seen.len() < posted {
             assert!(begun.elapsed() < PATIENCE, "{seen:?}");
             let completions =
                 ends.completions.poll(&mut batch).expect("polls").map(|done| (done.wr_id(), done.status()));
@@ -437,7 +440,7 @@ fn the_unsafe_tier_tells_what_is_full_or_too_large_and_how_far_it_came() {
         }
         assert_eq!(seen[0].1, Status::ReceiverNotReady);
         assert!(seen[1..].iter().all(|seen| seen.1 == Status::Flushed), "{seen:?}");
-        assert_eq!(seen.iter().map(|seen| seen.0).collect::<Vec<_>>(), (0..sizes.sends.into()).collect::<Vec<_>>());
+        assert!(seen.iter().map(|seen| seen.0).eq(0..posted as u64), "{seen:?}");
         drop(ends.a);
         drop(buffer);
     });

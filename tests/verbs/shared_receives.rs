@@ -131,7 +131,7 @@ fn a_limit_makes_one_event_when_receives_run_low() {
         let queue = ends.queue.shared_receives().expect("a shared queue").clone();
         queue.arm_limit(6).expect("arms");
         assert_eq!(queue.attributes().expect("attributes").limit, 6);
-        assert_eq!(queue.attributes().expect("attributes").receives, queue.receives());
+        assert!(queue.attributes().expect("attributes").receives >= queue.receives());
         let limits = |fixture: &Fixture| {
             let events = std::iter::from_fn(|| fixture.context.next_async_event().expect("reads"));
             let expected = AsyncEventObject::SharedReceiveQueue(queue.key());
