@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rdma_sys as ffi;
 
 use super::fork::Creator;
-use super::{Access, Context, Error, ProtectionDomain, Result, limits};
+use super::{Access, Context, Error, OnDemandPagingCapabilities, ProtectionDomain, Result, limits};
 
 /// Memory that can be registered and outlives its registrations.
 ///
@@ -166,15 +166,12 @@ impl MemoryRegion {
         Ok(Self::of(raw, start, length, access, domain, Backing::DmaBuf(file)))
     }
 
-    /// Whether the device registers memory on demand ([`Access::ON_DEMAND`], `ibv_query_device_ex(3)`). False if it
-    /// cannot be asked.
+    /// Whether the device registers memory on demand ([`Access::ON_DEMAND`]); its attributes
+    /// ([`OnDemandPaging`](super::OnDemandPaging)) tell for which operations. False if it cannot be asked.
     pub fn supports_on_demand(context: &Context) -> bool {
-        // SAFETY: all-zero bytes are a valid value of this plain C structure.
-        let mut attributes: ffi::ibv_device_attr_ex = unsafe { std::mem::zeroed() };
-        // SAFETY: the context is open; no input, and a structure to fill.
-        let answer = unsafe { ffi::ibv_query_device_ex(context.raw(), std::ptr::null(), &mut attributes) };
-        let support = u64::from(ffi::ibv_odp_general_caps::IBV_ODP_SUPPORT.0);
-        answer == 0 && attributes.odp_caps.general_caps & support != 0
+        let extended = context.attributes().ok().and_then(|attributes| attributes.extended);
+        extended
+            .is_some_and(|extended| extended.on_demand_paging.general.contains(OnDemandPagingCapabilities::EXPLICIT))
     }
 
     /// Deregisters, and tells whether that worked: only then can no peer reach the memory any more.
