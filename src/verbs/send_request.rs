@@ -11,7 +11,7 @@ pub enum Local<'a, B> {
     Owned(B),
 }
 
-/// A request for [`OwningQueue::post`].
+/// A request for [`OwningQueue::post`](super::OwningQueue::post).
 #[derive(Debug)]
 pub struct SendRequest<'a, B> {
     /// Comes back with the completion.
