@@ -173,3 +173,24 @@ impl fmt::Display for Endpoint {
         write!(f, "queue pair {:#x} at {}", self.queue_pair, self.gid)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_number_has_24_bits() {
+        assert_eq!(Psn::from(u32::MAX).number(), 0xff_ffff);
+        assert_eq!(Psn::from(0x0100_0007).number(), 7);
+        assert!((0..100).all(|_| Psn::random().number() <= 0xff_ffff));
+    }
+
+    #[test]
+    fn an_endpoint_travels_as_text_and_a_hostile_number_is_cut() {
+        let endpoint = Endpoint { gid: Gid([1; 16]), lid: 2, queue_pair: 3, psn: Psn::from(4) };
+        let text = serde_json::to_string(&endpoint).expect("serialises");
+        assert_eq!(serde_json::from_str::<Endpoint>(&text).expect("parses"), endpoint);
+        let hostile = text.replace("\"psn\":4", "\"psn\":4294967295");
+        assert_eq!(serde_json::from_str::<Endpoint>(&hostile).expect("parses").psn.number(), 0xff_ffff);
+    }
+}

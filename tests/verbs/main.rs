@@ -21,6 +21,7 @@ mod device;
 mod drop_order;
 mod fork;
 mod gid;
+mod in_flight;
 mod limits;
 mod memory_access;
 mod memory_region;

@@ -1,8 +1,8 @@
 //! States of queue pairs: every transition, for every kind.
 
 use zcmi::verbs::{
-    Access, AddressVector, Context, Endpoint, LocalEnd, Mtu, ProtectionDomain, Psn, QueuePair, QueuePairChange,
-    QueuePairKind, QueuePairState as State, Tuning,
+    Access, AddressVector, ConnectionId, Context, Endpoint, EventChannel, LocalEnd, Mtu, ProtectionDomain, Psn,
+    QueuePair, QueuePairChange, QueuePairKind, QueuePairState as State, Tuning,
 };
 
 use crate::pair::{Ends, PATIENCE, Settings, gid_index, local_end};
@@ -133,6 +133,13 @@ fn an_attribute_that_is_missing_or_too_much_is_named_and_changes_nothing() {
         let error = pair.modify(QueuePairChange::to(State::Reset).queue_key(1)).expect_err("RESET takes nothing");
         assert!(error.detail().is_some_and(|detail| detail.contains("queue_key")), "{error}");
         assert_eq!(pair.state().expect("a state"), State::Reset);
+        assert_eq!(pair.fail().expect_err("there is no such way").errno(), Some(libc::EINVAL));
+        // An identifier that knows no device yet.
+        let id = ConnectionId::create(&EventChannel::create().expect("a channel")).expect("an identifier");
+        assert_eq!(pair.initialize(&id).expect_err("no address").errno(), Some(libc::EINVAL));
+        assert_eq!(pair.connect(&id, &Tuning::default()).expect_err("no address").errno(), Some(libc::EINVAL));
+        let error = pair.connect(&id, &Tuning { retry_count: 8, ..Tuning::default() }).expect_err("8 retries");
+        assert!(error.detail().is_some_and(|detail| detail.contains("at most 7")), "{error}");
         // What only the device knows to be wrong is its error.
         let to = QueuePairChange::to(State::Initialized);
         let error = pair.modify(to.port(77).partition_key_index(0).access(Access::LOCAL_READ)).expect_err("port 77");
