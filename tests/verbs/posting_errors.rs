@@ -1,17 +1,14 @@
 //! Requests that cannot be, on reliable connections: each fails in its own way, touches nothing, and tells.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use zcmi::verbs::{
-    Access, CompletionBatch, CompletionStatus as Status, ExposedRegion, InFlight, Local, Mtu, OwningQueue, Pieces,
-    ProtectionDomain, QueuePairKey, QueuePairState, RegisteredBuffer, Remote, Segment, SendFlags, SendList,
-    SendOperation, SendRequest, Tuning,
+    Access, CompletionBatch, CompletionStatus as Status, ExposedRegion, InFlight, Local, Mtu, Pieces, ProtectionDomain,
+    QueuePairKey, QueuePairState, RegisteredBuffer, Remote, Segment, SendFlags, SendList, SendOperation, SendRequest,
+    Tuning,
 };
 
-use crate::common::resources::Resources;
-use crate::pair::{Ends, Memory, PATIENCE, POISON, RawEnds, RawMemory, Settings, connect, everything, segment, status};
+use crate::pair::{Ends, Memory, PATIENCE, POISON, RawEnds, RawMemory, Settings, everything, segment, status};
 use crate::support::{Fixture, with_device};
 
 /// A request that names memory wrongly, and what its completion is to say.
