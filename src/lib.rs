@@ -83,7 +83,7 @@ pub use config::{Config, Polling};
 #[cfg(feature = "verbs")]
 pub use connection::{Batch, Connection, Connector, Listener, Message, Operation, Worker};
 pub use error::{Error, ErrorKind, Failed, Result};
-pub use memory::{Access, Buffer, ExposedBuffer, Grant, RemoteBuffer};
+pub use memory::{Access, Buffer, ExposedBuffer, Grant, Registrable, RemoteBuffer};
 
 /// The README's examples are compiled with the others.
 #[cfg(all(doctest, feature = "verbs"))]

@@ -1,9 +1,10 @@
 //! What memory needs of a transport: to be registered, and to be let go.
 
+use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::Mapping;
+use super::Registrable;
 use crate::Result;
 
 /// Registers memory and yields keys. One per device and process; registration is control plane, so it is
@@ -15,26 +16,31 @@ pub(crate) trait Domain: Send + Sync + 'static {
     /// Registers exactly `range` of `memory`.
     fn register(
         &self,
-        memory: &Arc<Mapping>,
+        memory: &Arc<dyn Registrable>,
         range: Range<usize>,
         access: RegionAccess,
-    ) -> Result<Box<dyn Registration>>;
+    ) -> Result<Arc<dyn Registration>>;
 }
 
 /// What a registration allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum RegionAccess {
     /// Source and destination of our own operations.
     Local,
+    /// Source of our own operations, and nothing else; also for memory that is mapped read-only.
+    LocalRead,
     /// Access by a peer that has the key.
-    Remote { read: bool, write: bool },
+    Remote { read: bool, write: bool, atomic: bool },
+    /// Windows can be bound to it; its own key opens nothing to peers.
+    Windows { write: bool },
 }
 
 /// Registered memory. Dropping it deregisters; if that fails, the memory is never given back.
-pub(crate) trait Registration: Send + Sync {
+pub(crate) trait Registration: Any + Send + Sync {
     fn local_key(&self) -> u32;
     fn remote_key(&self) -> u32;
 
-    /// Deregisters. On success no peer can reach the memory any more; on failure it stays out of use for ever.
-    fn revoke(self: Box<Self>) -> Result<()>;
+    /// Deregisters, if this is the last that holds it. On success no peer can reach the memory any more; on failure it stays
+    /// out of use for ever.
+    fn end(self: Arc<Self>) -> Result<()>;
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use super::{Access, Buffer, Domain, RegionAccess, Registration, RemoteBuffer};
+use super::{Access, Buffer, Domain, RegionAccess, Registrable, Registration, RemoteBuffer, volatile};
 use crate::{Error, ErrorKind, Result};
 
 /// A buffer that peers may read or write while grants on it live.
@@ -42,7 +42,7 @@ impl ExposedBuffer {
     pub fn read_at(&self, offset: usize, destination: &mut [u8]) {
         self.check(offset, destination.len());
         let _turn = self.turns.read().unwrap_or_else(PoisonError::into_inner);
-        self.buffer().slab().mapping().load(self.buffer().start() + offset, destination);
+        volatile::load(&**self.buffer().slab().mapping(), self.buffer().start() + offset, destination);
     }
 
     /// Copies `source` into the buffer from `offset` on. Aligned 8-byte words are written whole.
@@ -52,7 +52,7 @@ impl ExposedBuffer {
     pub fn write_at(&self, offset: usize, source: &[u8]) {
         self.check(offset, source.len());
         let _turn = self.turns.write().unwrap_or_else(PoisonError::into_inner);
-        self.buffer().slab().mapping().store(self.buffer().start() + offset, source);
+        volatile::store(&**self.buffer().slab().mapping(), self.buffer().start() + offset, source);
     }
 
     /// Registers exactly `range` for `access` in `domain` and answers the grant. `session` is stamped on the handle.
@@ -69,9 +69,13 @@ impl ExposedBuffer {
         }
         let start = self.buffer().start() + range.start;
         let mapping = self.buffer().slab().mapping();
-        let wanted =
-            RegionAccess::Remote { read: access.contains(Access::READ), write: access.contains(Access::WRITE) };
-        let registration = domain.register(mapping, start..start + range.len(), wanted)?;
+        let wanted = RegionAccess::Remote {
+            read: access.contains(Access::READ),
+            write: access.contains(Access::WRITE),
+            atomic: false,
+        };
+        let memory = Arc::clone(mapping) as Arc<dyn Registrable>;
+        let registration = domain.register(&memory, start..start + range.len(), wanted)?;
         let address = mapping.base() as u64 + start as u64;
         let generation = rand::random();
         let handle =
@@ -171,7 +175,7 @@ impl Drop for Grant {
 struct GrantState(Mutex<Standing>);
 
 enum Standing {
-    Live(Box<dyn Registration>),
+    Live(Arc<dyn Registration>),
     Revoked,
     /// The device did not let go.
     Stuck,
@@ -181,7 +185,7 @@ impl GrantState {
     fn revoke(&self) -> Result<()> {
         let mut standing = lock(&self.0);
         match std::mem::replace(&mut *standing, Standing::Stuck) {
-            Standing::Live(registration) => registration.revoke()?,
+            Standing::Live(registration) => registration.end()?,
             Standing::Revoked => {}
             Standing::Stuck => {
                 return Err(

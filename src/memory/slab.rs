@@ -1,15 +1,17 @@
-//! A mapping with its local registrations, one per domain.
+//! A mapping with its local registrations.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use super::{Domain, Mapping, RegionAccess, Registration};
+use super::local_keys::LocalKeys;
+use super::{Domain, Mapping, RegionAccess, Registrable};
 use crate::{Error, ErrorKind, Result};
 
 /// Memory that buffers are cut from. It is registered for our own operations once per domain, whole.
 pub(crate) struct Slab {
+    // The registrations end before the memory they are of.
+    keys: LocalKeys,
     mapping: Arc<Mapping>,
-    registrations: Mutex<Vec<(u64, Box<dyn Registration>)>>,
 }
 
 impl Slab {
@@ -21,7 +23,7 @@ impl Slab {
             };
             Error::new(kind, "allocate").with_detail(format!("{length} bytes")).with_source(error)
         })?;
-        Ok(Arc::new(Self { mapping: Arc::new(mapping), registrations: Mutex::default() }))
+        Ok(Arc::new(Self { keys: LocalKeys::new(RegionAccess::Local), mapping: Arc::new(mapping) }))
     }
 
     pub(super) fn mapping(&self) -> &Arc<Mapping> {
@@ -30,14 +32,8 @@ impl Slab {
 
     /// The key of this slab in `domain`, registered on first use and kept.
     pub(super) fn local_key(&self, domain: &dyn Domain) -> Result<u32> {
-        let mut registrations = self.registrations.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, registration)) = registrations.iter().find(|(id, _)| *id == domain.id()) {
-            return Ok(registration.local_key());
-        }
-        let registration = domain.register(&self.mapping, 0..self.mapping.length(), RegionAccess::Local)?;
-        let key = registration.local_key();
-        registrations.push((domain.id(), registration));
-        Ok(key)
+        let mapping = Arc::clone(&self.mapping) as Arc<dyn Registrable>;
+        self.keys.key(&mapping, domain)
     }
 }
 

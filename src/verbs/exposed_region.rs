@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::registered_buffer::map;
 use super::{Access, Error, InFlight, MemoryRegion, ProtectionDomain, Remote, Result, Segment};
-use crate::memory::Mapping;
+use crate::memory::{Mapping, volatile};
 
 /// Zeroed pages registered for peers. There is no slice of them: [`load`](Self::load) and [`store`](Self::store) copy by atomic
 /// words, since a peer may be writing.
@@ -69,7 +69,7 @@ impl ExposedRegion {
     pub fn load(&self, offset: usize, destination: &mut [u8]) {
         self.check(offset, destination.len());
         let _turn = self.memory.turns.read().unwrap_or_else(PoisonError::into_inner);
-        self.memory.mapping.load(offset, destination);
+        volatile::load(&*self.memory.mapping, offset, destination);
     }
 
     /// Copies `source` to `offset` on. Aligned 8-byte words are written whole.
@@ -79,7 +79,7 @@ impl ExposedRegion {
     pub fn store(&self, offset: usize, source: &[u8]) {
         self.check(offset, source.len());
         let _turn = self.memory.turns.write().unwrap_or_else(PoisonError::into_inner);
-        self.memory.mapping.store(offset, source);
+        volatile::store(&*self.memory.mapping, offset, source);
     }
 
     /// A part of it for a request of this process, which a device may read or write like a peer would.

@@ -9,29 +9,7 @@ use std::sync::Arc;
 use rdma_sys as ffi;
 
 use super::fork::Creator;
-use super::{Access, Context, Error, OnDemandPagingCapabilities, ProtectionDomain, Result, limits};
-
-/// Memory that can be registered and outlives its registrations.
-///
-/// [`SharedBytes`](super::SharedBytes) is one for bytes that are only read.
-///
-/// # Safety
-/// [`address`](Self::address) and [`length`](Self::length) name one mapped range that stays mapped, at that
-/// address, until the value is dropped, and both always answer the same. While a region over it exists the
-/// implementor lets nobody hold a reference into bytes that the device may be writing: through a local operation
-/// in flight, or, where the region was registered for remote writing, remote atomics, or with
-/// [`MW_BIND`](super::Access::MW_BIND) and local writing, at any time. If it answers
-/// [`is_writable`](Self::is_writable) with no, shared references may exist at any time, and exclusive ones never.
-pub unsafe trait Registrable: Send + Sync + 'static {
-    /// The first byte.
-    fn address(&self) -> *mut u8;
-    /// The length in bytes.
-    fn length(&self) -> usize;
-    /// Whether a region over it may allow writing.
-    fn is_writable(&self) -> bool {
-        true
-    }
-}
+use super::{Access, Context, Error, OnDemandPagingCapabilities, ProtectionDomain, Registrable, Result, limits};
 
 /// A registered range (`ibv_reg_mr(3)`). It holds its memory and its domain; dropping it deregisters,
 /// after which the device refuses every access with its keys.

@@ -127,6 +127,7 @@ mod window_core;
 mod window_requests;
 mod work_request;
 
+pub use crate::memory::Registrable;
 pub use access::Access;
 pub use address_handle::{AddressHandle, AddressVector, ROUTE_HEADER};
 pub use advice::Advice;
@@ -158,7 +159,7 @@ pub use gid::Gid;
 pub use gid_table::{GidEntry, GidKind, GidTable, ScopedIp};
 pub use in_flight::InFlight;
 pub use link::{LinkLayer, LinkSpeed, LinkWidth, PhysicalState};
-pub use memory_region::{MemoryRegion, Registrable};
+pub use memory_region::MemoryRegion;
 pub use memory_window::{Binding, BoundWindow, CompletedWindow, NotInvalidated, UnboundWindow, WindowKind};
 pub use mtu::Mtu;
 

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::wrap;
-use crate::memory::{Domain, Mapping, RegionAccess, Registration};
+use crate::memory::{Domain, RegionAccess, Registrable, Registration};
 use crate::service::Service;
-use crate::verbs::{Access, Context, MemoryRegion, ProtectionDomain, Registrable};
+use crate::verbs::{Access, Context, MemoryRegion, ProtectionDomain};
 use crate::{Error, ErrorKind, Result};
 
 /// One protection domain per device and process, so that a buffer is registered once for all workers. A key
@@ -62,28 +62,32 @@ impl Domain for VerbsDomain {
 
     fn register(
         &self,
-        memory: &Arc<Mapping>,
+        memory: &Arc<dyn Registrable>,
         range: Range<usize>,
         access: RegionAccess,
-    ) -> Result<Box<dyn Registration>> {
-        let flags = match access {
-            RegionAccess::Local => Access::LOCAL_WRITE,
-            RegionAccess::Remote { read, write } => {
-                let read = if read { Access::REMOTE_READ } else { Access::LOCAL_READ };
-                let write = if write { Access::REMOTE_WRITE } else { Access::LOCAL_READ };
-                read | write
-            }
-        };
-        let memory = Arc::clone(memory) as Arc<dyn Registrable>;
-        let region = MemoryRegion::register(&self.domain, memory, range, flags)
+    ) -> Result<Arc<dyn Registration>> {
+        let region = MemoryRegion::register(&self.domain, Arc::clone(memory), range, rights(access))
             .map_err(|error| wrap("register memory", error).with_device(self.device()))?;
         let domain = self.this.upgrade().ok_or_else(|| Error::new(ErrorKind::NoDevice, "register memory"))?;
-        Ok(Box::new(Region { region, domain }))
+        Ok(Arc::new(Region { region: Arc::new(region), domain }))
     }
 }
 
-struct Region {
-    region: MemoryRegion,
+fn rights(access: RegionAccess) -> Access {
+    let when = |wanted: bool, right: Access| if wanted { right } else { Access::LOCAL_READ };
+    match access {
+        RegionAccess::Local => Access::LOCAL_WRITE,
+        RegionAccess::LocalRead => Access::LOCAL_READ,
+        RegionAccess::Remote { read, write, atomic } => {
+            when(read, Access::REMOTE_READ) | when(write, Access::REMOTE_WRITE) | when(atomic, Access::REMOTE_ATOMIC)
+        }
+        RegionAccess::Windows { write } => Access::MW_BIND | when(write, Access::LOCAL_WRITE),
+    }
+}
+
+/// A region, which windows that are bound to it hold too.
+pub(super) struct Region {
+    pub(super) region: Arc<MemoryRegion>,
     domain: Arc<VerbsDomain>,
 }
 
@@ -96,9 +100,11 @@ impl Registration for Region {
         self.region.remote_key()
     }
 
-    fn revoke(self: Box<Self>) -> Result<()> {
-        let Self { region, domain } = *self;
-        region.deregister().map_err(|error| wrap("revoke", error).with_device(domain.device()))
+    fn end(self: Arc<Self>) -> Result<()> {
+        let held = |_| Error::new(ErrorKind::Other, "deregister memory").with_detail("something still uses the region");
+        let Self { region, domain } = Arc::try_unwrap(self).map_err(|_| held(()))?;
+        let region = Arc::try_unwrap(region).map_err(|_| held(()).with_device(domain.device()))?;
+        region.deregister().map_err(|error| wrap("deregister memory", error).with_device(domain.device()))
     }
 }
 

@@ -1,0 +1,110 @@
+//! The one way to touch memory that a peer may be reading or writing: copies by atomic words.
+
+#![allow(unsafe_code, reason = "the mapping code of DESIGN.md; each block carries its proof")]
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use super::Registrable;
+
+/// Copies `destination.len()` bytes from `offset` of `memory` on, though a peer may be writing them: each aligned
+/// word is read whole, the order among words is open.
+///
+/// # Panics
+/// If the range leaves the memory.
+pub(crate) fn load(memory: &dyn Registrable, offset: usize, destination: &mut [u8]) {
+    check(memory, offset, destination.len());
+    let base = memory.address();
+    let mut done = 0;
+    while done < destination.len() {
+        let at = base.wrapping_add(offset + done);
+        if at.addr().is_multiple_of(8) && destination.len() - done >= 8 {
+            // SAFETY: aligned, and `check` has found it within the mapped range.
+            let word = unsafe { word(at) }.load(Ordering::Relaxed);
+            destination[done..done + 8].copy_from_slice(&word.to_ne_bytes());
+            done += 8;
+        } else {
+            // SAFETY: within the mapped range.
+            destination[done] = unsafe { byte(at) }.load(Ordering::Relaxed);
+            done += 1;
+        }
+    }
+    // What was written before the bytes we saw is seen from here on, as far as the device orders it.
+    std::sync::atomic::fence(Ordering::Acquire);
+}
+
+/// Copies `source` to `offset` of `memory` on, though a peer may be reading or writing there.
+///
+/// # Panics
+/// If the range leaves the memory, or the memory may only be read.
+pub(crate) fn store(memory: &dyn Registrable, offset: usize, source: &[u8]) {
+    check(memory, offset, source.len());
+    assert!(memory.is_writable(), "the memory may only be read");
+    let base = memory.address();
+    std::sync::atomic::fence(Ordering::Release);
+    let mut done = 0;
+    while done < source.len() {
+        let at = base.wrapping_add(offset + done);
+        if at.addr().is_multiple_of(8) && source.len() - done >= 8 {
+            let mut value = [0; 8];
+            value.copy_from_slice(&source[done..done + 8]);
+            // SAFETY: aligned, and `check` has found it within the mapped range.
+            unsafe { word(at) }.store(u64::from_ne_bytes(value), Ordering::Relaxed);
+            done += 8;
+        } else {
+            // SAFETY: within the mapped range.
+            unsafe { byte(at) }.store(source[done], Ordering::Relaxed);
+            done += 1;
+        }
+    }
+}
+
+fn check(memory: &dyn Registrable, offset: usize, length: usize) {
+    let end = offset.checked_add(length).expect("a range within the memory");
+    assert!(end <= memory.length(), "bytes {offset}..{end} leave a memory of {} bytes", memory.length());
+}
+
+/// # Safety
+/// Eight mapped bytes, aligned, only ever accessed atomically while a peer or another thread can reach them, and mapped
+/// for as long as the reference is used.
+unsafe fn word<'a>(at: *mut u8) -> &'a AtomicU64 {
+    // SAFETY: as the caller promises.
+    unsafe { AtomicU64::from_ptr(at.cast()) }
+}
+
+/// # Safety
+/// As [`word`], for one byte; it needs no alignment.
+unsafe fn byte<'a>(at: *mut u8) -> &'a AtomicU8 {
+    // SAFETY: as the caller promises.
+    unsafe { AtomicU8::from_ptr(at) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Mapping;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn store_then_load_gives_the_bytes_and_leaves_the_rest(offset in 0usize..200, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mapping = Mapping::new(600).expect("memory");
+            store(&mapping, 0, &[0xee; 600]);
+            store(&mapping, offset, &bytes);
+            let mut all = [0; 600];
+            load(&mapping, 0, &mut all);
+            let end = offset + bytes.len();
+            prop_assert_eq!(&all[offset..end], &bytes[..]);
+            prop_assert!(all[..offset].iter().chain(&all[end..]).all(|&byte| byte == 0xee));
+            let mut some = vec![0; bytes.len()];
+            load(&mapping, offset, &mut some);
+            prop_assert_eq!(some, bytes);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "leave a memory")]
+    fn a_load_out_of_bounds_panics() {
+        let mapping = Mapping::new(1).expect("memory");
+        load(&mapping, mapping.length() - 3, &mut [0; 4]);
+    }
+}
