@@ -25,6 +25,9 @@ pub struct Config {
     pub polling: Polling,
     /// Bound of connecting and of accepting one peer. Default 5 s.
     pub connect_timeout: Duration,
+    /// What a peer has to let go of a grant that is revoked, before it is taken back without its consent: up to a day.
+    /// Default 1 s.
+    pub revoke_timeout: Duration,
     /// Connect requests that may wait at a listener, and be in set-up at once. Default 128.
     pub backlog: u16,
 }
@@ -51,6 +54,7 @@ impl Default for Config {
             send_depth: 128,
             polling: Polling::Adaptive { spin: Duration::from_micros(20) },
             connect_timeout: Duration::from_secs(5),
+            revoke_timeout: Duration::from_secs(1),
             backlog: 128,
         }
     }
@@ -72,6 +76,7 @@ impl Config {
         within("send_depth", self.send_depth.into(), 16, 8192)?;
         within("backlog", self.backlog.into(), 1, u16::MAX.into())?;
         let most = 24 * 3600 * 1000;
+        within("revoke_timeout (ms)", self.revoke_timeout.as_millis() as u64, 0, most)?;
         within("connect_timeout (ms)", self.connect_timeout.as_millis() as u64, 1, most)
     }
 }

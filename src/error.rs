@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Foreign,
     /// A limit on locked memory (RLIMIT_MEMLOCK) or the device's memory is reached.
     MemoryLimit,
+    /// The place is not aligned as the operation needs. Nothing was sent.
+    Misaligned,
     /// No RDMA device, or none for the address.
     NoDevice,
     /// There is no route to the address.
@@ -43,6 +45,8 @@ pub enum ErrorKind {
     RemoteAccess,
     /// A limit of the device or the process is reached.
     ResourceExhausted,
+    /// The owner has revoked the grant, or its lease has ended. Nothing was sent, and the connection lives on.
+    Revoked,
     /// The peer did not answer in time.
     TimedOut,
     /// The message or buffer is too long.
@@ -151,7 +155,9 @@ impl Error {
                 "write rdma://HOST:PORT; to listen, HOST is an address of an RDMA device (see `rdma link` and `ip address`)"
             }
             ErrorKind::ConnectionRefused => "start the peer first, and check the port",
-            ErrorKind::Foreign => "a handle is only good on the connection it was granted for",
+            ErrorKind::Foreign => {
+                "a handle is good on the connection it was granted for, or, if granted to a domain, on those to that domain"
+            }
             ErrorKind::MemoryLimit => {
                 "raise the limit on locked memory: `ulimit -l unlimited`, or LimitMEMLOCK=infinity in the service's unit"
             }
@@ -172,6 +178,7 @@ impl Error {
             ErrorKind::ResourceExhausted => {
                 "close connections or use smaller queues; `rdma resource show` tells who holds what"
             }
+            ErrorKind::Revoked => "ask the owner for another handle",
             ErrorKind::TimedOut => {
                 "the peer is overloaded or stopped, or a firewall drops UDP port 4791; raise the timeout if the network is slow"
             }
@@ -231,6 +238,7 @@ impl fmt::Display for ErrorKind {
             Self::ConnectionRefused => "nobody listens there",
             Self::Foreign => "the handle belongs to another connection",
             Self::MemoryLimit => "out of lockable memory",
+            Self::Misaligned => "not aligned",
             Self::NoDevice => "no RDMA device",
             Self::NoRoute => "no route to the address",
             Self::NotInstalled => "libibverbs or librdmacm is not installed",
@@ -242,6 +250,7 @@ impl fmt::Display for ErrorKind {
             Self::Rejected => "the peer refused the connection",
             Self::RemoteAccess => "the peer's device refused the access",
             Self::ResourceExhausted => "a resource limit is reached",
+            Self::Revoked => "the owner has revoked the grant",
             Self::TimedOut => "timed out",
             Self::TooLong => "too long",
             Self::Unreachable => "the peer cannot be reached",
@@ -257,8 +266,9 @@ pub struct Failed<B: fmt::Debug> {
     /// Why.
     #[source]
     pub error: Error,
-    /// The buffer, its contents undefined if it was the destination.
-    pub buffer: B,
+    /// The buffer, its contents undefined if it was the destination. `None` if the device has not let go of it: then it is
+    /// never freed.
+    pub buffer: Option<B>,
 }
 
 impl<B: fmt::Debug> From<Failed<B>> for Error {

@@ -12,7 +12,7 @@
 //!
 //! // The server lets its peer access 4 KiB, and sends the handle.
 //! let exposed = Buffer::allocate(4096)?.expose();
-//! let grant = exposed.grant(&server, 0..4096, Access::READ_WRITE)?;
+//! let grant = exposed.grant(&server, 0..4096, Access::READ_WRITE).await?;
 //! server.send(&grant.remote_buffer().to_bytes()).await?;
 //!
 //! // The client writes there. The server's process takes no part in it.
@@ -81,9 +81,12 @@ pub mod verbs;
 
 pub use config::{Config, Polling};
 #[cfg(feature = "verbs")]
-pub use connection::{Batch, Connection, Connector, Listener, Message, Operation, Worker};
+pub use connection::{AtomicOperation, Batch, Connection, Connector, Listener, Message, Operation, Worker};
 pub use error::{Error, ErrorKind, Failed, Result};
-pub use memory::{Access, Buffer, ExposedBuffer, Grant, Registrable, RemoteBuffer};
+pub use memory::{
+    Access, Buffer, Destination, Exposable, Exposed, ExposedBuffer, ExposedDmaBuf, Grant, Isolation, Registered,
+    Registrable, RemoteBuffer, RemoteValue, Revocation, Segment, Source,
+};
 
 /// The README's examples are compiled with the others.
 #[cfg(all(doctest, feature = "verbs"))]

@@ -1,21 +1,28 @@
 //! The process' one service thread: events of the control plane, timers, and destructors that may block.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
 
 use crate::{Error, ErrorKind, Result};
 
 type Job = Box<dyn FnOnce() + Send>;
-/// Called when its descriptor is readable; answers whether to go on watching.
+/// Called when its descriptor is readable, or its time has come; answers whether to go on.
 type Watch = Box<dyn FnMut() -> bool + Send>;
+
+/// Event data of the wake-up, which no watch has.
+const WAKE: u64 = u64::MAX;
+/// Descriptors that are handled before the jobs get their turn.
+const EVENTS: usize = 64;
 
 /// Runs jobs on the service thread. None of them waits: each job handles what is there and returns.
 pub(crate) struct Service {
     wake: OwnedFd,
+    epoll: OwnedFd,
     inbox: Mutex<Inbox>,
     process: u32,
 }
@@ -24,9 +31,17 @@ pub(crate) struct Service {
 struct Inbox {
     jobs: Vec<Job>,
     timers: Vec<(Instant, Job)>,
+    ticks: Vec<Tick>,
     watches: Vec<(WatchId, OwnedFd, Watch)>,
     unwatched: Vec<WatchId>,
     next_watch: u64,
+}
+
+/// What is done again and again.
+struct Tick {
+    next: Instant,
+    interval: Duration,
+    tick: Watch,
 }
 
 /// Names a watch, to end it.
@@ -46,7 +61,9 @@ impl Service {
             Error::new(ErrorKind::ResourceExhausted, "start the service thread").with_source(error)
         };
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| failed(errno.into()))?;
-        let service = Arc::new(Self { wake, inbox: Mutex::default(), process: std::process::id() });
+        let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
+        epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN).map_err(|errno| failed(errno.into()))?;
+        let service = Arc::new(Self { wake, epoll, inbox: Mutex::default(), process: std::process::id() });
         let runner = Arc::clone(&service);
         std::thread::Builder::new().name("zcmi-service".to_owned()).spawn(move || runner.run()).map_err(failed)?;
         if let Some(parents) = current.replace(Arc::clone(&service)) {
@@ -65,6 +82,13 @@ impl Service {
     /// Runs `job` at `when` or soon after.
     pub(crate) fn run_at(&self, when: Instant, job: impl FnOnce() + Send + 'static) {
         self.inbox().timers.push((when, Box::new(job)));
+        self.notify();
+    }
+
+    /// Calls `tick` every `interval`, until it answers `false`. Once it is there it allocates nothing.
+    pub(crate) fn run_every(&self, interval: Duration, tick: impl FnMut() -> bool + Send + 'static) {
+        let next = Instant::now() + interval;
+        self.inbox().ticks.push(Tick { next, interval, tick: Box::new(tick) });
         self.notify();
     }
 
@@ -97,51 +121,74 @@ impl Service {
     fn run(&self) {
         let mut watches: Vec<(WatchId, OwnedFd, Watch)> = Vec::new();
         let mut timers: Vec<(Instant, Job)> = Vec::new();
+        let mut ticks: Vec<Tick> = Vec::new();
         loop {
             let (jobs, unwatched) = {
                 let mut inbox = self.inbox();
-                watches.append(&mut inbox.watches);
                 timers.append(&mut inbox.timers);
+                ticks.append(&mut inbox.ticks);
+                for (id, fd, mut watch) in inbox.watches.drain(..) {
+                    match epoll::add(&self.epoll, &fd, EventData::new_u64(id.0), EventFlags::IN) {
+                        Ok(()) => watches.push((id, fd, watch)),
+                        Err(error) => {
+                            tracing::error!(%error, "a descriptor cannot be watched");
+                            watch();
+                        }
+                    }
+                }
                 (std::mem::take(&mut inbox.jobs), std::mem::take(&mut inbox.unwatched))
             };
-            watches.retain(|(id, ..)| !unwatched.contains(id));
+            // Closing a descriptor would not do: it may have been duplicated.
+            for (_, fd, _) in watches.extract_if(.., |(id, ..)| unwatched.contains(id)) {
+                let _ = epoll::delete(&self.epoll, &fd);
+            }
             jobs.into_iter().for_each(guarded);
             let now = Instant::now();
             timers.extract_if(.., |(when, _)| *when <= now).map(|(_, job)| job).for_each(guarded);
-            let next = timers.iter().map(|(when, _)| when.saturating_duration_since(Instant::now())).min();
+            ticks.retain_mut(|tick| {
+                let is_due = tick.next <= now;
+                if is_due {
+                    tick.next = now + tick.interval;
+                }
+                !is_due || watched(&mut tick.tick)
+            });
+            let due = timers.iter().map(|(when, _)| *when).chain(ticks.iter().map(|tick| tick.next)).min();
             if self.inbox().jobs.is_empty() {
-                self.wait(&mut watches, next);
+                self.wait(&mut watches, due.map(|due| due.saturating_duration_since(Instant::now())));
             }
         }
     }
 
     /// Waits for a wake-up, a descriptor or `timeout`; `None` is for ever, as nothing is due.
     fn wait(&self, watches: &mut Vec<(WatchId, OwnedFd, Watch)>, timeout: Option<Duration>) {
-        let mut fds: Vec<PollFd<'_>> = std::iter::once(self.wake.as_fd())
-            .chain(watches.iter().map(|(_, fd, _)| fd.as_fd()))
-            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
-            .collect();
+        // Whole milliseconds, rounded up: the oldest call takes no others.
+        let timeout = timeout.map(|timeout| Duration::from_millis(timeout.as_micros().div_ceil(1000) as u64));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        if poll(&mut fds, timeout.as_ref()).is_err() {
-            // Interrupted: the loop comes back.
-            return;
-        }
-        let ready: Vec<bool> = fds.iter().skip(1).map(|fd| !fd.revents().is_empty()).collect();
-        drop(fds);
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&self.wake, &mut count);
-        let mut ready = ready.into_iter();
-        watches.retain_mut(|(_, _, watch)| {
-            // A descriptor that was added during the poll is not in the answer.
-            if !ready.next().unwrap_or(false) {
-                return true;
+        let mut events = [const { std::mem::MaybeUninit::<Event>::uninit() }; EVENTS];
+        // Interrupted: the loop comes back.
+        let Ok((ready, _)) = epoll::wait(&self.epoll, &mut events, timeout.as_ref()) else { return };
+        for event in ready {
+            let id = event.data.u64();
+            if id == WAKE {
+                let mut count = [0; 8];
+                let _ = rustix::io::read(&self.wake, &mut count);
+                continue;
             }
-            catch_unwind(AssertUnwindSafe(watch)).unwrap_or_else(|_| {
-                tracing::error!("a watch of the service thread panicked and is removed");
-                false
-            })
-        });
+            let Some(at) = watches.iter().position(|(known, ..)| known.0 == id) else { continue };
+            if !watched(&mut watches[at].2) {
+                let (_, fd, _) = watches.swap_remove(at);
+                let _ = epoll::delete(&self.epoll, &fd);
+            }
+        }
     }
+}
+
+/// Whether to go on; one that panics does not.
+fn watched(watch: &mut Watch) -> bool {
+    catch_unwind(AssertUnwindSafe(watch)).unwrap_or_else(|_| {
+        tracing::error!("a watch of the service thread panicked and is removed");
+        false
+    })
 }
 
 /// A job that panics takes nothing else down.
@@ -182,5 +229,15 @@ mod tests {
         rustix::io::write(&fd, &1u64.to_ne_bytes()).expect("an eventfd takes a write");
         assert_eq!(heard.recv_timeout(SOON), Ok("watch"));
         assert!(Arc::ptr_eq(&service, &Service::of_process().expect("a thread")));
+
+        let (ticked, heard) = mpsc::channel();
+        let mut count = 0;
+        service.run_every(Duration::from_millis(5), move || {
+            count += 1;
+            ticked.send(count).expect("the test listens");
+            count < 3
+        });
+        let seen: Vec<_> = heard.iter().collect();
+        assert_eq!(seen, [1, 2, 3], "it ends, and its channel with it");
     }
 }

@@ -115,7 +115,7 @@ fn a_dropped_operation_still_happens_and_frees_its_buffer() {
     on_device(|address| async move {
         let (client, server) = pair(&worker(), &address).await;
         let exposed = Buffer::allocate(1 << 16).expect("memory").expose();
-        let grant = exposed.grant(&server, 0..1 << 16, Access::READ_WRITE).expect("grants");
+        let grant = exposed.grant(&server, 0..1 << 16, Access::READ_WRITE).await.expect("grants");
         let handle = grant.remote_buffer();
         for round in 0..200u64 {
             let mut buffer = Buffer::allocate(64).expect("memory");
@@ -143,7 +143,7 @@ fn more_operations_than_the_queue_holds_wait_their_turn() {
         let settings = Config { send_depth: 16, ..Config::default() };
         let (client, server) = pair(&Worker::new(settings).expect("valid settings"), &address).await;
         let exposed = Buffer::allocate(1 << 16).expect("memory").expose();
-        let grant = exposed.grant(&server, 0..1 << 16, Access::READ_WRITE).expect("grants");
+        let grant = exposed.grant(&server, 0..1 << 16, Access::READ_WRITE).await.expect("grants");
         let handle = grant.remote_buffer();
         let mut flying = Vec::new();
         let mut batch = client.batch();
@@ -178,7 +178,7 @@ fn empty_large_and_too_large_operations() {
         let (client, server) = pair(&worker(), &address).await;
         let longest = 16 << 20;
         let exposed = Buffer::allocate(longest + 1).expect("memory").expose();
-        let grant = exposed.grant(&server, 0..longest + 1, Access::READ_WRITE).expect("grants");
+        let grant = exposed.grant(&server, 0..longest + 1, Access::READ_WRITE).await.expect("grants");
         let handle = grant.remote_buffer();
         let empty = Buffer::allocate(0).expect("memory");
         let empty = soon(client.write(empty, &handle)).await.expect("writes nothing");
@@ -280,7 +280,7 @@ fn tasks_on_many_threads_share_a_connection() {
             let worker = Worker::new(Config { polling, ..Config::default() }).expect("valid settings");
             let (client, server) = pair(&worker, &address).await;
             let exposed = Buffer::allocate(1 << 16).expect("memory").expose();
-            let grant = exposed.grant(&server, 0..1 << 16, Access::READ_WRITE).expect("grants");
+            let grant = exposed.grant(&server, 0..1 << 16, Access::READ_WRITE).await.expect("grants");
             let handle = grant.remote_buffer();
             let echo = tokio::spawn(async move {
                 for _ in 0..400 {
@@ -361,7 +361,7 @@ fn a_forked_child_leaves_its_parents_connection_alone() {
     on_device(|address| async move {
         let (client, server) = pair(&worker(), &address).await;
         let exposed = Buffer::allocate(4096).expect("memory").expose();
-        let grant = exposed.grant(&server, 0..4096, Access::READ_WRITE).expect("grants");
+        let grant = exposed.grant(&server, 0..4096, Access::READ_WRITE).await.expect("grants");
         let handle = grant.remote_buffer();
         client.send(b"held").await.expect("sends");
         let message = soon(server.recv()).await.expect("receives");

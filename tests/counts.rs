@@ -39,7 +39,7 @@ fn peer() {
         let mut told = told();
         let connection = listener.accept().await.expect("accepts");
         let exposed = Buffer::allocate(1 << 16).expect("memory").expose();
-        let grant = exposed.grant(&connection, 0..1 << 16, Access::READ_WRITE).expect("grants");
+        let grant = exposed.grant(&connection, 0..1 << 16, Access::READ_WRITE).await.expect("grants");
         connection.send(&grant.remote_buffer().to_bytes()).await.expect("sends");
         let mut before = 0;
         while let Ok(message) = connection.recv().await {
@@ -149,11 +149,11 @@ fn drive() {
 }
 
 /// System calls of a process that makes so many rounds, its set-up and end included. What a busy waiter does once a
-/// millisecond to let others run (`epoll_wait`) is left out.
+/// millisecond to let others run (`epoll_wait`), and the service thread every 25 ms (`epoll_pwait`), is left out.
 fn system_calls(operation: &str, rounds: u32) -> i64 {
     let peer = Peer::start("busy");
     let output = Command::new("strace")
-        .args(["-f", "-c", "-U", "calls,name", "-o", "/dev/stdout", "-e", "trace=!epoll_wait"])
+        .args(["-f", "-c", "-U", "calls,name", "-o", "/dev/stdout", "-e", "trace=!epoll_wait,epoll_pwait"])
         .arg(std::env::current_exe().expect("our own path"))
         .args(["--exact", "drive", "--nocapture", "--test-threads=1"])
         .env("ZCMI_TEST_PEER", format!("drive {operation} {rounds}"))

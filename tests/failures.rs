@@ -28,7 +28,7 @@ fn peer() {
             "exposing" => {
                 let connection = listener.accept().await.expect("accepts");
                 let exposed = Buffer::allocate(1 << 20).expect("memory").expose();
-                let grant = exposed.grant(&connection, 0..1 << 20, Access::READ_WRITE).expect("grants");
+                let grant = exposed.grant(&connection, 0..1 << 20, Access::READ_WRITE).await.expect("grants");
                 connection.send(&grant.remote_buffer().to_bytes()).await.expect("sends");
                 while told.recv().await.as_deref() == Some("close") {
                     connection.close().await.expect("closes");
@@ -268,7 +268,7 @@ fn a_peer_that_closes_ends_receives_sends_and_operations() {
             &address,
             hinted(&failed.error),
         );
-        assert_eq!(failed.buffer.len(), buffer.len());
+        assert_eq!(failed.buffer.as_ref().expect("the buffer comes back").len(), buffer.len());
         let error = connection.send(b"anybody?").await.expect_err("the connection has ended");
         assert_eq!(error.operation(), "send", "{error}");
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
@@ -302,7 +302,7 @@ fn a_peer_killed_in_mid_transfer_fails_what_is_in_flight() {
                     if failures == 0 {
                         begun = Instant::now();
                     }
-                    assert_eq!(failed.buffer.len(), 1 << 18);
+                    assert_eq!(failed.buffer.as_ref().expect("the buffer comes back").len(), 1 << 18);
                     let kinds = [ErrorKind::ConnectionBroken, ErrorKind::Unreachable, ErrorKind::RemoteAccess];
                     says(&failed.error, &kinds, "write", &address, hinted(&failed.error));
                     failures += 1;
@@ -347,24 +347,20 @@ fn forged(handle: &RemoteBuffer, offset: usize, bytes: &[u8]) -> RemoteBuffer {
 #[test]
 fn the_device_refuses_a_wrong_key_a_wrong_range_and_a_missing_right() {
     on_device(|address| async move {
-        for case in ["key", "beyond", "before", "right", "revoked"] {
+        for case in ["key", "beyond", "before", "right"] {
             let worker = worker();
             let (client, server) = pair(&worker, &address).await;
             let exposed = Buffer::allocate(8192).expect("memory").expose();
             exposed.write_at(0, &[0x5a; 8192]);
             let access = if case == "right" { Access::READ } else { Access::READ_WRITE };
-            let grant = exposed.grant(&server, 1000..5000, access).expect("grants");
+            let grant = exposed.grant(&server, 1000..5000, access).await.expect("grants");
             let handle = grant.remote_buffer();
             let address_of = u64::from_le_bytes(handle.to_bytes()[24..32].try_into().expect("eight bytes"));
             let bad = match case {
                 "key" => forged(&handle, 4, &0x0bad_0bad_u32.to_le_bytes()),
                 "beyond" => forged(&handle, 32, &4001u64.to_le_bytes()),
                 "before" => forged(&handle, 24, &(address_of - 1).to_le_bytes()),
-                "right" => forged(&handle, 1, &[3]),
-                _ => {
-                    grant.revoke().expect("revokes");
-                    handle
-                }
+                _ => forged(&handle, 1, &[3]),
             };
             let begun = Instant::now();
             let failed = client.write(Buffer::allocate(bad.len() as usize).expect("memory"), &bad).await;
@@ -392,7 +388,7 @@ fn what_the_handle_does_not_allow_is_refused_here_and_the_connection_lives_on() 
         let (client, server) = pair(&worker, &address).await;
         let (other, _other_server) = pair(&worker, &address).await;
         let exposed = Buffer::allocate(4096).expect("memory").expose();
-        let grant = exposed.grant(&server, 0..4096, Access::READ).expect("grants");
+        let grant = exposed.grant(&server, 0..4096, Access::READ).await.expect("grants");
         let handle = grant.remote_buffer();
         let buffer = |length| Buffer::allocate(length).expect("memory");
 
@@ -400,13 +396,13 @@ fn what_the_handle_does_not_allow_is_refused_here_and_the_connection_lives_on() 
         says(&failed.error, &[ErrorKind::AccessDenied], "write", &address, false);
         let failed = client.read(buffer(4097), &handle).await.expect_err("beyond the end");
         says(&failed.error, &[ErrorKind::OutOfBounds], "read", &address, false);
-        assert_eq!(failed.buffer.len(), 4097);
+        assert_eq!(failed.buffer.as_ref().expect("the buffer comes back").len(), 4097);
         let failed = other.read(buffer(10), &handle).await.expect_err("of another connection");
         says(&failed.error, &[ErrorKind::Foreign], "read", &address, true);
         let error = client.send(&vec![0; 8193]).await.expect_err("too long");
         says(&error, &[ErrorKind::TooLong], "send", &address, true);
         for (range, access) in [(0..4097, Access::READ), (5..5, Access::READ)] {
-            let error = exposed.grant(&server, range, access).expect_err("no such range");
+            let error = exposed.grant(&server, range, access).await.expect_err("no such range");
             says(&error, &[ErrorKind::OutOfBounds], "grant", &address, false);
         }
         client.read(buffer(4096), &handle).await.expect("what is allowed works");
@@ -422,7 +418,7 @@ fn a_broken_connection_takes_no_other_with_it() {
         let (good, good_server) = pair(&worker, &address).await;
         let (bad, bad_server) = pair(&worker, &address).await;
         let exposed = Buffer::allocate(100).expect("memory").expose();
-        let grant = exposed.grant(&bad_server, 0..100, Access::READ).expect("grants");
+        let grant = exposed.grant(&bad_server, 0..100, Access::READ).await.expect("grants");
         let wrong = forged(&grant.remote_buffer(), 4, &1u32.to_le_bytes());
         bad.read(Buffer::allocate(100).expect("memory"), &wrong).await.expect_err("a wrong key");
         for round in 0..100u32 {

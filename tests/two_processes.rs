@@ -25,7 +25,7 @@ fn peer() {
         memory.fill(POISON);
         let exposed = memory.expose();
         // Not all of it: the bytes around the granted range must never change.
-        let grant = exposed.grant(&connection, 1000..LENGTH - 1000, Access::READ_WRITE).expect("grants");
+        let grant = exposed.grant(&connection, 1000..LENGTH - 1000, Access::READ_WRITE).await.expect("grants");
         connection.send(&grant.remote_buffer().to_bytes()).await.expect("sends");
         let theirs = RemoteBuffer::from_bytes(&connection.recv().await.expect("receives")).expect("a handle");
         let mut told = told();
@@ -64,7 +64,7 @@ fn two_processes_read_and_write_each_others_memory() {
         let handle = RemoteBuffer::from_bytes(&connection.recv().await.expect("receives")).expect("a handle");
         assert_eq!((handle.len(), handle.access()), (LENGTH as u64 - 2000, Access::READ_WRITE));
         let mine = Buffer::allocate(5000).expect("memory").expose();
-        let grant = mine.grant(&connection, 0..5000, Access::WRITE).expect("grants");
+        let grant = mine.grant(&connection, 0..5000, Access::WRITE).await.expect("grants");
         connection.send(&grant.remote_buffer().to_bytes()).await.expect("sends");
 
         let mut buffer = Buffer::allocate(handle.len() as usize).expect("memory");

@@ -33,10 +33,10 @@ pub(crate) struct RemoteMailbox([RemoteBuffer; SLOTS as usize]);
 
 impl Mailbox {
     /// Exposes memory for what `writer`, the peer, writes.
-    pub(crate) fn open(case: &Case, writer: From, connection: &Connection) -> Result<Self> {
+    pub(crate) async fn open(case: &Case, writer: From, connection: &Connection) -> Result<Self> {
         let length = stride(case) * SLOTS as usize;
         let memory = Buffer::allocate(length)?.expose();
-        let grant = memory.grant(connection, 0..length, Access::WRITE)?;
+        let grant = memory.grant(connection, 0..length, Access::WRITE).await?;
         let mut mailbox =
             Self { case: *case, writer, memory, grant, found: vec![0; case.size()], expected: vec![0; case.size()] };
         (0..SLOTS).for_each(|iteration| mailbox.poison(iteration));

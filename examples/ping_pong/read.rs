@@ -58,7 +58,7 @@ pub(crate) async fn serve(case: &Case, connection: &Connection, progress: &Progr
     let laps = Laps::of(case);
     let length = laps.slots * laps.stride;
     let memory = Buffer::allocate(length)?.expose();
-    let grant = memory.grant(connection, 0..length, Access::READ)?;
+    let grant = memory.grant(connection, 0..length, Access::READ).await?;
     let mut scratch = vec![0; case.size()];
     tell(connection, &grant.remote_buffer()).await?;
     for lap in laps.starts() {

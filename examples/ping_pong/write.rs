@@ -13,7 +13,7 @@ use crate::samples::Samples;
 pub(crate) async fn ping(case: &Case, connection: &Connection, progress: &Progress) -> Result<Samples> {
     let mut samples = Samples::of_round_trips(case.iterations);
     let mut buffer = Buffer::allocate(case.size())?;
-    let mut ours = Mailbox::open(case, From::Server, connection)?;
+    let mut ours = Mailbox::open(case, From::Server, connection).await?;
     ours.announce(connection).await?;
     let theirs = RemoteMailbox::learn(case, connection).await?;
     for iteration in 0..case.all() {
@@ -38,7 +38,7 @@ pub(crate) async fn ping(case: &Case, connection: &Connection, progress: &Progre
 /// its way.
 pub(crate) async fn pong(case: &Case, connection: &Connection, progress: &Progress) -> Result<()> {
     let mut buffer = Buffer::allocate(case.size())?;
-    let mut ours = Mailbox::open(case, From::Client, connection)?;
+    let mut ours = Mailbox::open(case, From::Client, connection).await?;
     let theirs = RemoteMailbox::learn(case, connection).await?;
     ours.announce(connection).await?;
     for iteration in 0..case.all() {

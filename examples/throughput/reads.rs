@@ -83,7 +83,7 @@ pub(crate) async fn measure(case: &Case, connection: &Connection, progress: &Pro
 /// The server: fills its memory and leaves it alone.
 pub(crate) async fn serve(case: &Case, connection: &Connection, progress: &Progress) -> Result<()> {
     let fill = |slot, bytes: &mut [u8]| stamp::fill(case, slot, slot as u64, bytes);
-    let region = Region::expose(case, connection, Access::READ, fill)?;
+    let region = Region::expose(case, connection, Access::READ, fill).await?;
     region.lend(connection, progress).await?;
     tell(connection, &()).await
 }

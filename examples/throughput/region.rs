@@ -18,7 +18,7 @@ pub(crate) struct Region {
 
 impl Region {
     /// Exposes a slot for each operation of the window; `prepare` fills it.
-    pub(crate) fn expose(
+    pub(crate) async fn expose(
         case: &Case,
         connection: &Connection,
         access: Access,
@@ -32,7 +32,7 @@ impl Region {
             prepare(slot, &mut bytes);
             memory.write_at(slot * stride, &bytes);
         }
-        let grant = memory.grant(connection, 0..length, access)?;
+        let grant = memory.grant(connection, 0..length, access).await?;
         Ok(Self { memory, grant, stride })
     }
 

@@ -45,7 +45,7 @@ pub(crate) async fn measure(case: &Case, connection: &Connection, progress: &Pro
 /// The server: when all is written, and the message says so, checks what was written to each slot last.
 pub(crate) async fn serve(case: &Case, connection: &Connection, progress: &Progress) -> Result<()> {
     let poison = |slot, bytes: &mut [u8]| stamp::poison(case, slot, 0, bytes);
-    let region = Region::expose(case, connection, Access::WRITE, poison)?;
+    let region = Region::expose(case, connection, Access::WRITE, poison).await?;
     let written = region.lend(connection, progress).await?;
     let (mut found, mut expected) = (vec![0; case.size()], vec![0; case.size()]);
     for number in written.saturating_sub(case.depth.into())..written {

@@ -1,8 +1,9 @@
 //! Operations posted together.
 
 use super::Connection;
-use super::one_sided::{Kind, Operation};
-use crate::{Buffer, RemoteBuffer};
+use super::one_sided::Operation;
+use super::pending::{Kind, Pending};
+use crate::{Destination, RemoteBuffer, Source};
 
 /// Reads and writes that reach the device in one call; made by [`Connection::batch`].
 ///
@@ -19,13 +20,13 @@ impl<'a> Batch<'a> {
     }
 
     /// Adds a write; see [`Connection::write`].
-    pub fn write(&mut self, buffer: Buffer, remote: &RemoteBuffer) -> Operation {
-        Operation::start(&self.connection.0, Kind::Write, buffer, remote, false)
+    pub fn write<S: Source>(&mut self, source: S, remote: &RemoteBuffer) -> Operation<S> {
+        Operation::new(Pending::start(&self.connection.0, Kind::Write, source, remote, false))
     }
 
     /// Adds a read; see [`Connection::read`].
-    pub fn read(&mut self, buffer: Buffer, remote: &RemoteBuffer) -> Operation {
-        Operation::start(&self.connection.0, Kind::Read, buffer, remote, false)
+    pub fn read<D: Destination>(&mut self, destination: D, remote: &RemoteBuffer) -> Operation<D> {
+        Operation::new(Pending::start(&self.connection.0, Kind::Read, destination, remote, false))
     }
 
     /// Posts what was added.

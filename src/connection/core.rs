@@ -1,19 +1,20 @@
 //! What an engine's lock protects: one queue, its links and operations, and how completions reach them.
 
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::Waker;
 
-use super::link::{Arrival, CONTROL_SENDS, Finish, Link, Outgoing};
-use super::operations::{Completed, OperationKey, Operations};
-use crate::memory::{Domain, Transfer};
-use crate::protocol::FrameKind;
-use crate::transport::{ChannelKey, Completion, Failure, Operation, Queue, Request, Source};
+use super::link::{Arrival, Finish, Link};
+use super::link_grants::{Answer, GrantToken};
+use super::operations::{Completed, Operations};
+use crate::memory::{Domain, Held, Registration, Transfer};
+use crate::protocol::GrantId;
+use crate::transport::{ChannelKey, Completion, Failure, Queue};
 use crate::{Buffer, Error, ErrorKind, Result};
 
-/// Token of messages; operations have tokens of their own, which never are this.
-const MESSAGE: u64 = u64::MAX;
+/// Token of messages; operations and requests for windows have tokens of their own, which never are this.
+pub(super) const MESSAGE: u64 = u64::MAX;
 /// Token of a finish frame.
-const FINISH: u64 = u64::MAX - 1;
+pub(super) const FINISH: u64 = u64::MAX - 1;
 
 /// Names a link. Unlike a channel key, it is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,14 +25,14 @@ pub(super) struct LinkKey {
 
 pub(super) struct Core<Q> {
     pub(super) queue: Q,
-    domain: Arc<dyn Domain>,
-    links: Vec<Option<(u64, Link)>>,
+    pub(super) domain: Arc<dyn Domain>,
+    pub(super) links: Vec<Option<(u64, Link)>>,
     /// Links by channel.
     channels: Vec<Option<LinkKey>>,
     next_serial: u64,
     pub(super) operations: Operations,
     completions: Vec<Completion>,
-    scratch: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
     /// Wakers to call when the lock is free.
     pub(super) woken: Vec<Waker>,
     /// Wakers that are registered somewhere below.
@@ -42,8 +43,19 @@ pub(super) struct Core<Q> {
     pub(super) broken: Vec<LinkKey>,
     /// Links whose receives came back flushed, in this poll.
     flushed: Vec<LinkKey>,
-    /// Memory to drop when the lock is free: it can mean to deregister.
-    pub(super) garbage: Vec<Buffer>,
+    /// What to drop when the lock is free.
+    pub(super) garbage: Vec<Garbage>,
+    /// Regions of grants to be deregistered when the lock is free; it may block.
+    pub(super) to_deregister: Vec<(LinkKey, GrantId, Arc<dyn Registration>)>,
+    /// Whether somebody has polled since the service thread last looked.
+    pub(super) was_polled: bool,
+}
+
+/// What must not be dropped under the lock: it can mean to deregister, or run somebody's code.
+pub(super) enum Garbage {
+    Answer(#[expect(dead_code, reason = "dropping it is what counts")] Answer),
+    Memory(#[expect(dead_code, reason = "dropping it is what counts")] Held),
+    Region(#[expect(dead_code, reason = "dropping it is what counts")] Arc<dyn Registration>),
 }
 
 impl<Q: Queue> Core<Q> {
@@ -63,6 +75,8 @@ impl<Q: Queue> Core<Q> {
             broken: Vec::new(),
             flushed: Vec::new(),
             garbage: Vec::new(),
+            to_deregister: Vec::new(),
+            was_polled: false,
         }
     }
 
@@ -89,16 +103,26 @@ impl<Q: Queue> Core<Q> {
         }
     }
 
+    /// All links there are.
+    pub(super) fn keys(&self) -> Vec<LinkKey> {
+        let key = |(index, link): (usize, &Option<(u64, Link)>)| {
+            link.as_ref().map(|(serial, _)| LinkKey { index: index as u32, serial: *serial })
+        };
+        self.links.iter().enumerate().filter_map(key).collect()
+    }
+
     /// Forgets a link whose channel is closed.
     pub(super) fn remove(&mut self, key: LinkKey) -> Option<Link> {
         self.link(key)?;
-        let (_, link) = self.links[key.index as usize].take()?;
-        self.waiting -= link.receivers.len() + link.senders.len();
-        Some(link)
+        // Who waits finds that it is gone.
+        self.wake_receivers(key);
+        self.wake_senders(key);
+        self.links[key.index as usize].take().map(|(_, link)| link)
     }
 
     /// Handles the completions that are there; answers whether there may be more at once.
     pub(super) fn progress(&mut self) -> Result<bool> {
+        self.was_polled = true;
         let mut completions = std::mem::take(&mut self.completions);
         let polled = self.queue.poll(&mut completions);
         for completion in completions.drain(..) {
@@ -115,13 +139,22 @@ impl<Q: Queue> Core<Q> {
         polled
     }
 
+    /// Handles the completions that are there, once, whatever the poll answers: what it broke is told to those it concerns.
+    pub(super) fn look(&mut self) {
+        let _ = self.progress();
+    }
+
     /// Handles a completion of a link, also of one whose channel is closed.
     pub(super) fn dispatch_to(&mut self, key: LinkKey, completion: Completion) {
         let Some(link) = find(&mut self.links, key) else { return };
         let failure = completion.result.as_ref().err();
         if completion.is_receive {
             match (completion.result, completion.memory) {
-                (Ok(bytes), Some(memory)) => self.arrive(key, memory.into_buffer(), bytes as usize),
+                (Ok(bytes), Some(memory)) => {
+                    if let Some(buffer) = memory.into_buffer() {
+                        self.arrive(key, buffer, bytes as usize);
+                    }
+                }
                 (Err(Failure::Broken(error)), _) => self.fail(key, error),
                 // Of our own doing, unless the link has not ended yet.
                 (Err(Failure::Flushed), _) => {
@@ -134,12 +167,14 @@ impl<Q: Queue> Core<Q> {
             return;
         }
         if completion.token == MESSAGE || completion.token == FINISH {
-            if let Some(memory) = completion.memory {
-                link.reclaim(memory.into_buffer());
+            if let Some(slot) = completion.memory.and_then(Transfer::into_buffer) {
+                link.reclaim(slot);
             }
             if completion.token == FINISH && failure.is_none() {
                 link.finish = Finish::Done;
             }
+        } else if let Some(token) = GrantToken::parse(completion.token) {
+            self.window_completed(key, token, failure.is_none());
         } else {
             let result = match failure {
                 None => Ok(()),
@@ -149,13 +184,20 @@ impl<Q: Queue> Core<Q> {
                     None => Error::new(ErrorKind::ConnectionBroken, "operation"),
                 }),
             };
-            match self.operations.complete(completion.token, completion.memory, result) {
+            let (completed, grant) = self.operations.complete(completion.token, completion.memory, result);
+            match completed {
                 Completed::Waited(waker) => {
                     self.waiting -= 1;
                     self.woken.push(waker);
                 }
-                Completed::Unwanted(buffer) => self.garbage.push(buffer),
+                Completed::Unwanted(memory) => self.garbage.push(Garbage::Memory(memory)),
                 Completed::Unwatched => {}
+            }
+            if let (Some(grant), Some(link)) = (grant, find(&mut self.links, key)) {
+                link.grants.held.end(grant);
+                if link.grants.held.is_due() {
+                    self.send_revocations(key);
+                }
             }
         }
         match completion.result {
@@ -170,6 +212,10 @@ impl<Q: Queue> Core<Q> {
         if self.link(key).is_some_and(|link| link.credit_due()) {
             self.send_credits(key);
         }
+        if self.link(key).is_some_and(|link| link.grants.is_waiting()) {
+            self.send_revocations(key);
+            self.resume_closing(key);
+        }
         self.wake_senders(key);
     }
 
@@ -180,6 +226,12 @@ impl<Q: Queue> Core<Q> {
             Ok(Arrival::Recycle(buffer)) => {
                 self.post_receive(key, buffer);
                 self.wake_receivers(key);
+                self.send_revocations(key);
+            }
+            Ok(Arrival::Agreed(buffer, ids)) => {
+                self.post_receive(key, buffer);
+                self.grants_agreed(key, &ids);
+                self.send_revocations(key);
             }
             Err(reason) => self.fail(key, Error::new(ErrorKind::Protocol, "receive").with_detail(reason)),
         }
@@ -218,126 +270,10 @@ impl<Q: Queue> Core<Q> {
         Some(channel)
     }
 
-    /// Posts a message if credit, slot and queue allow; else answers pending.
-    pub(super) fn send(&mut self, key: LinkKey, payload: &[u8]) -> Poll<Result<()>> {
-        let Some(link) = find(&mut self.links, key) else {
-            return Poll::Ready(Err(Error::new(ErrorKind::Closed, "send")));
-        };
-        if let Some(error) = link.send_failure("send") {
-            return Poll::Ready(Err(error));
-        }
-        if payload.len() > link.max_message() {
-            let detail = format!("{} bytes; the peer receives up to {}", payload.len(), link.max_message());
-            return Poll::Ready(Err(Error::new(ErrorKind::TooLong, "send").with_detail(detail)));
-        }
-        let Some(channel) = link.channel else { return Poll::Ready(Err(Error::new(ErrorKind::Closed, "send"))) };
-        if self.queue.room(channel) <= CONTROL_SENDS {
-            return Poll::Pending;
-        }
-        let outgoing = match link.frame(payload, &*self.domain, &mut self.scratch) {
-            Ok(Some(outgoing)) => outgoing,
-            Ok(None) => return Poll::Pending,
-            Err(error) => return Poll::Ready(Err(error)),
-        };
-        let signaled = link.signal(false);
-        let source = source(outgoing, &self.scratch);
-        let request = Request { token: MESSAGE, operation: Operation::Send, source, signaled };
-        let posted = post(&mut self.queue, channel, request);
-        Poll::Ready(self.settled(key, posted, "send"))
-    }
-
-    /// What the device did not take is reported by the next poll, which must not wait for an event that never comes.
-    fn settled(&mut self, key: LinkKey, posted: Result<()>, operation: &'static str) -> Result<()> {
-        let Err(error) = posted else { return Ok(()) };
-        let _ = self.progress();
-        let ended = self.link(key).and_then(|link| link.ending.get().map(|ending| ending.again(operation)));
-        Err(ended.unwrap_or(error))
-    }
-
-    /// Posts a control frame; answers whether there was room.
-    fn send_control(&mut self, key: LinkKey, kind: FrameKind, token: u64) -> bool {
-        let Some(link) = find(&mut self.links, key) else { return true };
-        let Some(channel) = link.channel else { return true };
-        if self.queue.room(channel) == 0 {
-            return false;
-        }
-        let posted = match link.control(kind, &*self.domain, &mut self.scratch) {
-            Ok(None) => return false,
-            Ok(Some(outgoing)) => {
-                let signaled = link.signal(token == FINISH);
-                let source = source(outgoing, &self.scratch);
-                post(&mut self.queue, channel, Request { token, operation: Operation::Send, source, signaled })
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = self.settled(key, posted, "connection") {
-            self.fail(key, error);
-        }
-        true
-    }
-
-    fn send_credits(&mut self, key: LinkKey) {
-        if self.link(key).is_some_and(|link| link.ending.get().is_none() && link.finish == Finish::Open) {
-            self.send_control(key, FrameKind::Credit, MESSAGE);
-        }
-    }
-
-    /// Says that nothing more will be sent; answers how far that is.
-    pub(super) fn finish(&mut self, key: LinkKey) -> Finish {
-        let state = |core: &mut Self| core.link(key).filter(|link| link.ending.get().is_none()).map(|link| link.finish);
-        if state(self) == Some(Finish::Open)
-            && self.send_control(key, FrameKind::Finish, FINISH)
-            && let Some(link) = self.link(key)
-        {
-            link.finish = Finish::Sent;
-        }
-        state(self).unwrap_or(Finish::Done)
-    }
-
-    /// Stages or posts a one-sided operation; gives the memory back if there is no room.
-    pub(super) fn start(
-        &mut self,
-        key: LinkKey,
-        operation: Operation,
-        memory: Transfer,
-        post_now: bool,
-    ) -> std::result::Result<OperationKey, (Option<Error>, Option<Transfer>)> {
-        let Some(link) = find(&mut self.links, key) else {
-            return Err((Some(Error::new(ErrorKind::Closed, "operation")), Some(memory)));
-        };
-        if let Some(error) = link.send_failure("operation") {
-            return Err((Some(error), Some(memory)));
-        }
-        let Some(channel) = link.channel else {
-            return Err((Some(Error::new(ErrorKind::Closed, "operation")), Some(memory)));
-        };
-        if self.queue.room(channel) <= CONTROL_SENDS {
-            return Err((None, Some(memory)));
-        }
-        let signaled = link.signal(true);
-        let started = self.operations.insert();
-        let request = Request { token: started.token(), operation, source: Source::Owned(memory), signaled };
-        if let Err(refused) = self.queue.stage(channel, request) {
-            self.operations.cancel(started);
-            return Err((refused.error, refused.memory));
-        }
-        if post_now {
-            self.flush();
-        }
-        Ok(started)
-    }
-
-    /// Posts what is staged. What the device does not take is reported at once, to whom it belongs.
-    pub(super) fn flush(&mut self) {
-        if self.queue.flush().is_err() {
-            let _ = self.progress();
-        }
-    }
-
     /// Takes back the receive of a message that the application is done with.
     pub(super) fn give_back(&mut self, key: LinkKey, buffer: Buffer) {
         if self.link(key).is_none_or(|link| link.ending.get().is_some()) {
-            return self.garbage.push(buffer);
+            return self.garbage.push(Garbage::Memory(Held::Buffer(buffer)));
         }
         self.post_receive(key, buffer);
         if self.link(key).is_some_and(Link::release) {
@@ -358,75 +294,12 @@ impl<Q: Queue> Core<Q> {
             self.fail(key, error);
         }
     }
-
-    pub(super) fn wait_to_receive(&mut self, key: LinkKey, waker: &Waker) {
-        if let Some(link) = find(&mut self.links, key) {
-            self.waiting += usize::from(register(&mut link.receivers, waker));
-        }
-    }
-
-    pub(super) fn wait_to_send(&mut self, key: LinkKey, waker: &Waker) {
-        if let Some(link) = find(&mut self.links, key) {
-            self.waiting += usize::from(register(&mut link.senders, waker));
-        }
-    }
-
-    /// Takes back a waker whose future was dropped. It is called once more: another future of the same task may have
-    /// shared its place, and takes a new one when it is polled.
-    pub(super) fn stop_waiting(&mut self, key: LinkKey, waker: &Waker) {
-        let Some(link) = find(&mut self.links, key) else { return };
-        for wakers in [&mut link.receivers, &mut link.senders] {
-            if let Some(index) = wakers.iter().position(|known| known.will_wake(waker)) {
-                self.woken.push(wakers.swap_remove(index));
-                self.waiting -= 1;
-            }
-        }
-    }
-
-    fn wake_receivers(&mut self, key: LinkKey) {
-        if let Some(link) = find(&mut self.links, key) {
-            self.waiting -= link.receivers.len();
-            self.woken.append(&mut link.receivers);
-        }
-    }
-
-    fn wake_senders(&mut self, key: LinkKey) {
-        if let Some(link) = find(&mut self.links, key) {
-            self.waiting -= link.senders.len();
-            self.woken.append(&mut link.senders);
-        }
-    }
 }
 
 /// The link of `key`, borrowing only the table, so that the queue can be used beside it.
-fn find(links: &mut [Option<(u64, Link)>], key: LinkKey) -> Option<&mut Link> {
+pub(super) fn find(links: &mut [Option<(u64, Link)>], key: LinkKey) -> Option<&mut Link> {
     match links.get_mut(key.index as usize) {
         Some(Some((serial, link))) if *serial == key.serial => Some(link),
         _ => None,
     }
-}
-
-fn source(outgoing: Outgoing, scratch: &[u8]) -> Source<'_> {
-    match outgoing {
-        Outgoing::Inline => Source::Inline(scratch),
-        Outgoing::Slot(slot) => Source::Owned(slot),
-    }
-}
-
-fn post<Q: Queue>(queue: &mut Q, channel: ChannelKey, request: Request<'_>) -> Result<()> {
-    match queue.stage(channel, request) {
-        Ok(()) => queue.flush(),
-        Err(refused) => Err(refused
-            .error
-            .unwrap_or_else(|| Error::new(ErrorKind::ResourceExhausted, "post").with_detail("queue full"))),
-    }
-}
-
-/// Adds `waker` unless it is there; answers whether it was added.
-fn register(wakers: &mut Vec<Waker>, waker: &Waker) -> bool {
-    let is_new = !wakers.iter().any(|known| known.will_wake(waker));
-    if is_new {
-        wakers.push(waker.clone());
-    }
-    is_new
 }

@@ -1,7 +1,8 @@
 //! One worker on one device: its lock, and how those who wait drive it.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ use tokio::task::AbortHandle;
 use super::core::{Core, LinkKey};
 use super::link::Finish;
 use crate::config::{Config, Polling};
-use crate::memory::{Domain, Epoch};
+use crate::memory::{Domain, Epoch, Registration, Revocation};
+use crate::protocol::GrantId;
 use crate::service::{Service, WatchId};
 use crate::transport::{Queue, Transport};
 use crate::{Error, ErrorKind, Result};
@@ -21,6 +23,9 @@ use crate::{Error, ErrorKind, Result};
 const POLLS_PER_LOOK: u32 = 64;
 /// How long a busy waiter polls before it lets other tasks of its thread run.
 const BUSY_TURN: Duration = Duration::from_millis(1);
+
+/// How often the service thread looks after an engine that nobody drives.
+const TICK: Duration = Duration::from_millis(25);
 
 /// How often the service thread looks after a connection that ends.
 const LINGER_STEP: Duration = Duration::from_millis(1);
@@ -34,6 +39,7 @@ pub(super) struct Engine<T: Transport> {
     core: Mutex<Core<T::Queue>>,
     reactors: Mutex<Reactors>,
     events: OwnedFd,
+    is_looked_after: AtomicBool,
 }
 
 /// Who waits for the event descriptor: a task on each runtime that waits, or the service thread.
@@ -58,6 +64,7 @@ impl<T: Transport> Engine<T> {
             events: queue.event_descriptor()?,
             core: Mutex::new(Core::new(queue, domain)),
             reactors: Mutex::default(),
+            is_looked_after: AtomicBool::new(false),
         }))
     }
 
@@ -106,6 +113,34 @@ impl<T: Transport> Engine<T> {
         self.with(|core| core.fail(key, Error::new(ErrorKind::Closed, "connection")));
         let engine = Arc::clone(self);
         self.service.run_job(move || drop(engine.with(|core| core.remove(key))));
+    }
+
+    /// Has the service thread look after the engine's connections as long as there are some: what the peer asks for
+    /// is answered though the application waits for nothing, leases end, deadlines pass.
+    pub(super) fn look_after(self: &Arc<Self>) {
+        if self.is_looked_after.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let engine = Arc::downgrade(self);
+        self.service.run_every(TICK, move || engine.upgrade().is_some_and(|engine| engine.tick()));
+    }
+
+    fn tick(self: &Arc<Self>) -> bool {
+        let mut core = match self.core.try_lock() {
+            Ok(core) => core,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Somebody drives it.
+            Err(TryLockError::WouldBlock) => return true,
+        };
+        if !core.was_polled {
+            while self.progress(&mut core) {}
+        }
+        core.was_polled = false;
+        if let Some(now) = core.is_any_due().then(Instant::now) {
+            core.tend_all(now);
+        }
+        self.settle(core);
+        true
     }
 
     /// Whether this process made the engine. A forked child must leave it alone: its lock may be held for ever, its
@@ -219,6 +254,9 @@ impl<T: Transport> Engine<T> {
         while let Some(key) = core.broken.pop() {
             self.close_later(key);
         }
+        for (key, id, region) in core.to_deregister.drain(..) {
+            self.deregister_later(key, id, region);
+        }
         let garbage = std::mem::take(&mut core.garbage);
         if core.woken.is_empty() {
             drop(core);
@@ -243,6 +281,30 @@ impl<T: Transport> Engine<T> {
         self.service.run_job(move || engine.close_channel(key));
     }
 
+    /// Ends a grant that is a region on the service thread, since that may block.
+    fn deregister_later(self: &Arc<Self>, key: LinkKey, id: GrantId, region: Arc<dyn Registration>) {
+        let engine = Arc::clone(self);
+        self.service.run_job(move || {
+            let ended = region.end().map(|()| None).map_err(|error| error.within("revoke"));
+            engine.with(|core| core.grant_ended(key, id, ended));
+        });
+    }
+
+    /// The channel is gone, and the windows with it: all grants end.
+    fn end_grants(self: &Arc<Self>, key: LinkKey) {
+        let grants = self.with(|core| core.link(key).map(|link| link.grants.drain()).unwrap_or_default());
+        for mut grant in grants {
+            // A window's region is dropped; it is the exposure's to end.
+            let ended = match grant.region.take() {
+                Some(region) if grant.window.is_none() => region.end().map_err(|error| error.within("revoke")),
+                _ => Ok(()),
+            };
+            let woken = grant.state.end(ended.map(|()| Revocation::ConnectionLost));
+            woken.into_iter().for_each(Waker::wake);
+        }
+        self.with(|core| core.wake_senders(key));
+    }
+
     fn close_channel(self: &Arc<Self>, key: LinkKey) {
         // Not before the failure is handled here: a refused access breaks the peer's end, which may not notice by itself.
         if let Some(hang_up) = self.with(|core| core.link(key).and_then(|link| link.hang_up.take())) {
@@ -258,6 +320,7 @@ impl<T: Transport> Engine<T> {
         self.with(|core| {
             flushed.into_iter().for_each(|completion| core.dispatch_to(key, completion));
         });
+        self.end_grants(key);
     }
 
     /// Has somebody wait for the event descriptor on this runtime.

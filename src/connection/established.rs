@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 use super::core::LinkKey;
 use super::engine::Engine;
 use super::link::{Ending, Finish};
-use super::one_sided::{self, Operation};
-use super::{Active, Batch, Message};
+use super::{Active, Message};
 use crate::transport::{Capabilities, Transport};
-use crate::{Buffer, Error, ErrorKind, RemoteBuffer, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// How long `close` waits until all that was sent has arrived.
 const CLOSE: Duration = Duration::from_secs(10);
@@ -21,7 +20,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// A connection to a peer: messages both ways, and access to the memory that the peer has granted.
 ///
 /// It can be cloned and used from many tasks; requests are carried out in the order in which they are
-/// posted. When the last clone is dropped, and every [`Message`] and [`Operation`] of it, what was sent is still delivered in
+/// posted. When the last clone is dropped, and every [`Message`] and [`Operation`](crate::Operation) of it, what was sent is still delivered in
 /// the background (for up to 2 s) before the peer is told. A program that is about to end must
 /// [`close`](Self::close), which waits for that: nothing runs in the background after `main`.
 #[derive(Clone)]
@@ -34,6 +33,8 @@ pub(super) struct Inner<T: Transport> {
     // Some until dropped.
     control: Option<Arc<T::Link>>,
     pub(super) session: u64,
+    /// What handles that the peer has granted to all of its domain are stamped with.
+    pub(super) peers_domain: u64,
     pub(super) peer: String,
     pub(super) capabilities: Capabilities,
 }
@@ -87,32 +88,6 @@ impl Connection {
         });
         let (buffer, length) = received.await.map_err(|error| inner.refine(error))?;
         Ok(Message::new(Arc::clone(inner), buffer, length))
-    }
-
-    /// Copies the whole of `buffer` to the start of the peer's memory. Posted by this call already; resolves, with
-    /// the buffer, when the bytes are placed there.
-    ///
-    /// # Errors
-    /// [`Foreign`](ErrorKind::Foreign), [`AccessDenied`](ErrorKind::AccessDenied), [`OutOfBounds`](ErrorKind::OutOfBounds) or
-    /// [`TooLong`](ErrorKind::TooLong): nothing was sent and the connection lives on.
-    /// [`RemoteAccess`](ErrorKind::RemoteAccess): the peer's device refused, and the connection is lost.
-    /// Every error gives the buffer back.
-    pub fn write(&self, buffer: Buffer, remote: &RemoteBuffer) -> Operation {
-        Operation::start(&self.0, one_sided::Kind::Write, buffer, remote, true)
-    }
-
-    /// Fills the whole of `buffer` from the start of the peer's memory. Posted by this call already; resolves, with
-    /// the buffer, when the bytes are here.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    pub fn read(&self, buffer: Buffer, remote: &RemoteBuffer) -> Operation {
-        Operation::start(&self.0, one_sided::Kind::Read, buffer, remote, true)
-    }
-
-    /// Reads and writes that are posted together, in one call of the device.
-    pub fn batch(&self) -> Batch<'_> {
-        Batch::new(self)
     }
 
     /// Closes the connection for all clones, after all that was sent has reached the peer's device; waits 10 s for that.
@@ -179,18 +154,18 @@ impl Connection {
 }
 
 /// A future's place among those who wait; given up when the future is dropped.
-struct Waiting<'a, T: Transport> {
+pub(super) struct Waiting<'a, T: Transport> {
     inner: &'a Arc<Inner<T>>,
     waker: Option<Waker>,
 }
 
 impl<'a, T: Transport> Waiting<'a, T> {
-    fn new(inner: &'a Arc<Inner<T>>) -> Self {
+    pub(super) fn new(inner: &'a Arc<Inner<T>>) -> Self {
         Self { inner, waker: None }
     }
 
     /// Remembers the waker that is about to be registered.
-    fn with<'w>(&mut self, waker: &'w Waker) -> &'w Waker {
+    pub(super) fn with<'w>(&mut self, waker: &'w Waker) -> &'w Waker {
         if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             self.waker = Some(waker.clone());
         }
@@ -212,11 +187,11 @@ impl<T: Transport> Inner<T> {
         key: LinkKey,
         ending: Arc<OnceLock<Error>>,
         control: Arc<T::Link>,
-        session: u64,
+        (session, peers_domain): (u64, u64),
         peer: String,
         capabilities: Capabilities,
     ) -> Self {
-        Self { engine, key, ending, control: Some(control), session, peer, capabilities }
+        Self { engine, key, ending, control: Some(control), session, peers_domain, peer, capabilities }
     }
 
     /// Adds who and where to an error.

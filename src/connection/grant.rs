@@ -1,21 +1,193 @@
 //! Grants to the peer of a connection.
 
+use std::future::poll_fn;
 use std::ops::Range;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
-use super::Connection;
-use crate::{Access, ExposedBuffer, Grant, Result};
+use super::core::LinkKey;
+use super::domain_grants;
+use super::engine::Engine;
+use super::established::Waiting;
+use super::grants::NewGrant;
+use super::{Active, Connection};
+use crate::memory::{
+    Exposable, Exposure, GrantControl, GrantRecord, GrantState, RegionAccess, Registration, check_range,
+};
+use crate::protocol::GrantId;
+use crate::transport::Transport;
+use crate::{Access, Error, ErrorKind, Exposed, ExposedDmaBuf, Grant, Isolation, RemoteBuffer, Result};
 
-impl ExposedBuffer {
-    /// Lets the peer of `connection` access `range` (bytes of this buffer, not empty). The right covers these bytes
+impl<M: Exposable> Exposed<M> {
+    /// Lets the peer of `connection` access `range` (bytes of this memory, not empty). The right covers these bytes
     /// and no others; send the peer [`Grant::remote_buffer`].
     ///
-    /// In this version the key is a memory region's: it works for every connection in the same protection domain,
-    /// that is of this process on this device, if a peer learns it.
+    /// Where the device has memory windows, the key serves this connection alone; elsewhere it is a memory region's, which
+    /// works for every connection of this process on that device, should a peer pass it on ([`Grant::isolation`]).
+    ///
+    /// Waits until the device has made the key. Dropping the future before takes the grant back.
     ///
     /// # Errors
-    /// [`OutOfBounds`](crate::ErrorKind::OutOfBounds), [`MemoryLimit`](crate::ErrorKind::MemoryLimit).
-    pub fn grant(&self, connection: &Connection, range: Range<usize>, access: Access) -> Result<Grant> {
-        let inner = &connection.0;
-        self.grant_in(&*inner.engine.domain, inner.session, range, access).map_err(|error| inner.refine(error))
+    /// [`OutOfBounds`](ErrorKind::OutOfBounds), [`AccessDenied`](ErrorKind::AccessDenied) if the memory may only be read,
+    /// [`Misaligned`](ErrorKind::Misaligned) if atomic access is to begin between words,
+    /// [`MemoryLimit`](ErrorKind::MemoryLimit), [`ResourceExhausted`](ErrorKind::ResourceExhausted) (65,536 grants on one
+    /// connection, or no window left), and whatever ended the connection.
+    pub async fn grant(&self, connection: &Connection, range: Range<usize>, access: Access) -> Result<Grant> {
+        grant(self.exposure(), connection, range, access, None).await
+    }
+
+    /// As [`grant`](Self::grant), for the time `lease`, on this host's monotonic clock; after that it is revoked. It ends up
+    /// to 25 ms late, and what is in flight then is drained first.
+    ///
+    /// # Errors
+    /// As [`grant`](Self::grant).
+    pub async fn grant_leased(
+        &self,
+        connection: &Connection,
+        range: Range<usize>,
+        access: Access,
+        lease: Duration,
+    ) -> Result<Grant> {
+        grant(self.exposure(), connection, range, access, Some(lease)).await
+    }
+
+    /// Lets every peer that is connected to this process through the device of `connection` access `range`, whichever gets
+    /// the handle: a peer may pass it on to another. A peer that connects after the revocation has begun is not told of it.
+    ///
+    /// # Errors
+    /// As [`grant`](Self::grant).
+    pub async fn grant_domain(&self, connection: &Connection, range: Range<usize>, access: Access) -> Result<Grant> {
+        check(self.exposure(), &range, access).map_err(|error| connection.0.refine(error))?;
+        domain_grants::grant(self.exposure(), &connection.0.engine, range, access)
     }
 }
+
+impl ExposedDmaBuf {
+    /// Lets the peer of `connection` access `range`, as [`Exposed::grant`]; the key is a memory region's.
+    ///
+    /// # Errors
+    /// As there; [`Unsupported`](ErrorKind::Unsupported) if the device cannot import the dma-buf.
+    pub async fn grant(&self, connection: &Connection, range: Range<usize>, access: Access) -> Result<Grant> {
+        grant(self.exposure(), connection, range, access, None).await
+    }
+}
+
+async fn grant(
+    exposure: &Exposure,
+    connection: &Connection,
+    range: Range<usize>,
+    access: Access,
+    lease: Option<Duration>,
+) -> Result<Grant> {
+    let inner = &connection.0;
+    let refine = |error: Error| inner.refine(error.within("grant"));
+    check(exposure, &range, access).map_err(refine)?;
+    let length = range.len() as u64;
+    let (region, address, by_window) = region(exposure, &*inner.engine.domain, range, access).map_err(refine)?;
+    let patience = inner.engine.config.revoke_timeout;
+    let lease = lease.map(|lease| Instant::now() + lease);
+    let new = NewGrant { region, by_window, access, lease, patience };
+    let mut waiting = Waiting::new(inner);
+    let opened = poll_fn(|context| {
+        inner.engine.drive(context, |core, waker| {
+            let opened = core.open_grant(inner.key, &new);
+            if let (Poll::Pending, Some(waker)) = (&opened, waker) {
+                core.wait_to_send(inner.key, waiting.with(waker));
+            }
+            opened
+        })
+    });
+    let (id, remote_key, state) = opened.await.map_err(refine)?;
+    let control = Arc::new(OfConnection { engine: Arc::clone(&inner.engine), link: inner.key, id });
+    let record = GrantRecord { state: Arc::clone(&state), control };
+    exposure.add(&record);
+    let handle = RemoteBuffer::new(address, length, remote_key, access, inner.session, id);
+    let isolation = if by_window { Isolation::Connection } else { Isolation::Domain };
+    // From here on dropping it takes the grant back.
+    let grant = Grant::new(record, handle, isolation);
+    let is_there = poll_fn(|context| {
+        inner.engine.drive(context, |core, waker| {
+            if !state.is_opening() {
+                return Poll::Ready(());
+            }
+            match (core.link(inner.key), waker) {
+                (None, _) => return Poll::Ready(()),
+                (Some(_), Some(waker)) => core.wait_to_send(inner.key, waiting.with(waker)),
+                (Some(_), None) => {}
+            }
+            Poll::Pending
+        })
+    });
+    is_there.await;
+    match inner.ending.get() {
+        Some(error) if !grant.is_live() => Err(refine(error.again("grant"))),
+        _ => Ok(grant),
+    }
+}
+
+/// A region for the grant, the address of its first byte, and whether the grant is to be a window of it.
+fn region(
+    exposure: &Exposure,
+    domain: &dyn crate::memory::Domain,
+    range: Range<usize>,
+    access: Access,
+) -> Result<(Arc<dyn Registration>, u64, bool)> {
+    let memory = exposure.memory();
+    if domain.has_windows() && !memory.is_on_demand() {
+        let windows = RegionAccess::Windows { write: access.is_writing() };
+        match exposure.window_region(domain, range.clone(), windows) {
+            Ok((region, address)) => return Ok((region, address, true)),
+            // Pages that are mapped read-only take no windows.
+            Err(error) if !memory.is_writable() => tracing::debug!(%error, "the grant is a region, not a window"),
+            Err(error) => return Err(error),
+        }
+    }
+    let remote = RegionAccess::Remote { access, on_demand: memory.is_on_demand() };
+    exposure.grant_region(domain, range, remote).map(|(region, address)| (region, address, false))
+}
+
+fn check(exposure: &Exposure, range: &Range<usize>, access: Access) -> Result<()> {
+    check_range(range, exposure.memory().length())?;
+    if access.is_writing() && !exposure.memory().is_writable() {
+        let detail = format!("the memory may only be read, and {access} asks for more");
+        return Err(Error::new(ErrorKind::AccessDenied, "grant").with_detail(detail));
+    }
+    Ok(())
+}
+
+/// Takes a grant on one connection back.
+struct OfConnection<T: Transport> {
+    engine: Arc<Engine<T>>,
+    link: LinkKey,
+    id: GrantId,
+}
+
+impl<T: Transport> GrantControl for OfConnection<T> {
+    fn begin(&self, patience: Option<Duration>) {
+        if self.engine.is_ours() {
+            self.engine.with(|core| core.begin_revoke(self.link, self.id, patience));
+        }
+    }
+
+    fn poll(&self, context: &mut Context<'_>, state: &GrantState) {
+        if !self.engine.is_ours() {
+            return;
+        }
+        let driven = self.engine.drive(context, |core, waker| {
+            if state.has_ended() {
+                return Poll::Ready(());
+            }
+            if let Some(waker) = waker {
+                core.wait_to_send(self.link, waker);
+            }
+            Poll::Pending
+        });
+        let _: Poll<()> = driven;
+    }
+}
+
+const _: fn() = || {
+    fn is_send<T: Send>() {}
+    is_send::<OfConnection<Active>>();
+};

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
+use super::link_grants::LinkGrants;
 use crate::memory::{Domain, Transfer};
-use crate::protocol::{CONTROL_RECEIVES, Credits, Frame, FrameKind, HEADER, Handshake};
+use crate::protocol::{CONTROL_PAYLOAD, CONTROL_RECEIVES, Credits, Frame, FrameKind, GrantId, HEADER, Handshake};
 use crate::transport::{Capabilities, ChannelKey};
 use crate::{Buffer, Config, Error, ErrorKind, Failed, Result};
 
@@ -22,6 +23,7 @@ pub(super) struct Link {
     pub(super) ending: Ending,
     /// Tells the peer that the connection has ended; called once, on the service thread.
     pub(super) hang_up: Option<Box<dyn FnOnce() + Send>>,
+    pub(super) grants: LinkGrants,
     credits: Credits,
     /// Receives posted and messages in hand, against which the peer's credits count.
     ours: Handshake,
@@ -52,6 +54,8 @@ pub(super) enum Finish {
 
 /// What came of a frame.
 pub(super) enum Arrival {
+    /// The peer has let go of these grants; the receive can be posted again.
+    Agreed(Buffer, Vec<GrantId>),
     /// A control frame: its receive can be posted again.
     Recycle(Buffer),
     /// A message waits.
@@ -71,6 +75,7 @@ impl Link {
             channel: None,
             ending,
             hang_up: None,
+            grants: LinkGrants::default(),
             credits: Credits::new(0, ours.credits),
             ours,
             max_message: 0,
@@ -90,7 +95,7 @@ impl Link {
     /// The memory of all receives, to be posted before the peer can send.
     pub(super) fn receives(&self) -> Result<Vec<Buffer>> {
         let count = self.ours.credits + CONTROL_RECEIVES;
-        Buffer::allocate_many(count as usize, HEADER + self.ours.max_message as usize)
+        Buffer::allocate_many(count as usize, slot_length(self.ours.max_message as usize))
     }
 
     /// The peer has introduced itself: messages can be sent.
@@ -100,8 +105,8 @@ impl Link {
         self.signal_every = self.signal_every.min(capabilities.sends / 4).max(1);
         // No longer than our own receives: a peer cannot make us pin more than we were told to.
         self.max_message = theirs.max_message.min(self.ours.max_message) as usize;
-        if HEADER + self.max_message > self.inline {
-            self.slots = Buffer::allocate_many(2 * self.signal_every, HEADER + self.max_message)?;
+        if slot_length(self.max_message) > self.inline {
+            self.slots = Buffer::allocate_many(2 * self.signal_every, slot_length(self.max_message))?;
         }
         Ok(())
     }
@@ -143,7 +148,30 @@ impl Link {
         domain: &dyn Domain,
         scratch: &mut Vec<u8>,
     ) -> Result<Option<Outgoing>> {
-        self.build(kind, &[], domain, scratch)
+        let grants = &mut self.grants;
+        match kind {
+            FrameKind::Revoke => match grants.revoking.request() {
+                Some(payload) => self.build(kind, &payload, domain, scratch),
+                None => Ok(None),
+            },
+            FrameKind::Revoked => match grants.held.agreement() {
+                Some(payload) => self.build(kind, &payload, domain, scratch),
+                None => Ok(None),
+            },
+            _ => self.build(kind, &[], domain, scratch),
+        }
+    }
+
+    /// Whether the longest control frame can be built now.
+    pub(super) fn can_send_control(&self) -> bool {
+        self.is_open()
+            && self.finish == Finish::Open
+            && (HEADER + CONTROL_PAYLOAD <= self.inline || !self.slots.is_empty())
+    }
+
+    /// Whether the peer has introduced itself.
+    pub(super) fn is_open(&self) -> bool {
+        self.max_message > 0
     }
 
     fn build(
@@ -205,6 +233,14 @@ impl Link {
             // It would cost the peer nothing and us a receive each time.
             FrameKind::Credit if frame.credits == 0 => Err("a credit frame without credits"),
             FrameKind::Credit => Ok(Arrival::Recycle(buffer)),
+            FrameKind::Revoke => {
+                self.grants.held.asked(&received[HEADER..])?;
+                Ok(Arrival::Recycle(buffer))
+            }
+            FrameKind::Revoked => {
+                let ids = self.grants.agreed(&received[HEADER..])?;
+                Ok(Arrival::Agreed(buffer, ids))
+            }
             FrameKind::Finish => {
                 self.peer_finished = true;
                 Ok(Arrival::Recycle(buffer))
@@ -243,4 +279,9 @@ impl Link {
     pub(super) fn peer_finished(&self) -> bool {
         self.peer_finished
     }
+}
+
+/// Bytes of a receive or a slot: for the longest message, and for every control frame.
+fn slot_length(max_message: usize) -> usize {
+    HEADER + max_message.max(CONTROL_PAYLOAD)
 }

@@ -4,15 +4,21 @@ mod address;
 mod batch;
 mod connector;
 mod core;
+mod domain_grants;
 mod engine;
 mod established;
 mod grant;
+mod grants;
 mod link;
+mod link_grants;
 mod listener;
 mod message;
 mod one_sided;
 mod operations;
+mod pending;
+mod posting;
 mod set_up;
+mod waiting;
 mod worker;
 
 pub use batch::Batch;
@@ -20,7 +26,7 @@ pub use connector::Connector;
 pub use established::Connection;
 pub use listener::Listener;
 pub use message::Message;
-pub use one_sided::Operation;
+pub use one_sided::{AtomicOperation, Operation};
 pub use worker::Worker;
 
 /// The transport of this build. When there are more, the public types choose among them here.

@@ -1,178 +1,186 @@
-//! Reads and writes of a peer's memory.
+//! Reads, writes and atomic operations on a peer's memory.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::Active;
-use super::established::Inner;
-use super::operations::{OperationKey, Outcome};
-use crate::memory::Transfer;
-use crate::{Access, Buffer, Error, ErrorKind, Failed, RemoteBuffer, transport};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// A read or write on its way. It is a future of the buffer.
-///
-/// It was posted, or added to its batch, when it was made. If the queue was full it will be when it is polled, and only
-/// then does dropping it cancel it; otherwise it goes on, and its buffer is freed when it completes.
-#[must_use = "dropping an operation detaches it: nobody learns how it ends"]
-pub struct Operation {
-    inner: Arc<Inner<Active>>,
-    kind: Kind,
-    state: State,
-}
+use super::pending::{Kind, Pending};
+use super::{Batch, Connection};
+use crate::memory::{Held, Payload};
+use crate::{Buffer, Destination, Error, ErrorKind, Failed, RemoteBuffer, RemoteValue, Result, Source};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Read,
-    Write,
-}
+impl Connection {
+    /// Copies all of `source` to the start of the peer's memory. Posted by this call already; resolves, with the
+    /// source, when the bytes are placed there.
+    ///
+    /// # Errors
+    /// [`Foreign`](ErrorKind::Foreign), [`Revoked`](ErrorKind::Revoked), [`AccessDenied`](ErrorKind::AccessDenied),
+    /// [`OutOfBounds`](ErrorKind::OutOfBounds) or [`TooLong`](ErrorKind::TooLong): nothing was sent and the connection lives
+    /// on. [`RemoteAccess`](ErrorKind::RemoteAccess): the peer's device refused, and the connection is lost.
+    /// Every error gives the source back.
+    pub fn write<S: Source>(&self, source: S, remote: &RemoteBuffer) -> Operation<S> {
+        Operation::new(Pending::start(&self.0, Kind::Write, source, remote, true))
+    }
 
-enum State {
-    Refused(Failed<Buffer>),
-    /// The queue was full.
-    Waiting(Transfer, transport::Operation),
-    Posted(OperationKey),
-    Over,
-}
+    /// Fills all of `destination` from the start of the peer's memory. Posted by this call already; resolves, with
+    /// the destination, when the bytes are here.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn read<D: Destination>(&self, destination: D, remote: &RemoteBuffer) -> Operation<D> {
+        Operation::new(Pending::start(&self.0, Kind::Read, destination, remote, true))
+    }
 
-impl Operation {
-    pub(super) fn start(
-        inner: &Arc<Inner<Active>>,
-        kind: Kind,
-        buffer: Buffer,
-        remote: &RemoteBuffer,
-        post_now: bool,
-    ) -> Self {
-        let state = match prepare(inner, kind, buffer, remote) {
-            Err(failed) => State::Refused(failed),
-            Ok((memory, operation)) => inner.engine.with(|core| {
-                match core.start(inner.key, operation, memory, post_now) {
-                    Ok(key) => State::Posted(key),
-                    Err((None, Some(memory))) => {
-                        // What is staged is posted, so that there will be room.
-                        core.flush();
-                        State::Waiting(memory, operation)
-                    }
-                    Err((error, memory)) => State::Refused(failure(error, memory)),
-                }
-            }),
-        };
-        Self { inner: Arc::clone(inner), kind, state }
+    /// Gathers `sources` in order and writes them to the start of the peer's memory, in one request; as
+    /// [`write`](Self::write), which takes a list too. At most [`max_segments`](Self::max_segments).
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_vectored<S: Source>(&self, sources: Vec<S>, remote: &RemoteBuffer) -> Operation<Vec<S>> {
+        self.write(sources, remote)
+    }
+
+    /// Scatters the peer's memory, from its start, over `destinations` in order, in one request; as
+    /// [`read`](Self::read), which takes a list too. At most [`max_segments`](Self::max_segments).
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn read_vectored<D: Destination>(&self, destinations: Vec<D>, remote: &RemoteBuffer) -> Operation<Vec<D>> {
+        self.read(destinations, remote)
+    }
+
+    /// Adds `add`, wrapping, to the peer's `u64` and answers what it was before. Atomic among all operations through the
+    /// owner's device, and no others.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn fetch_add(&self, remote: &RemoteValue<u64>, add: u64) -> AtomicOperation {
+        AtomicOperation::start(self, Kind::FetchAdd { add }, remote)
+    }
+
+    /// Replaces the peer's `u64` by `swap` if it is `compare`, and answers what it was before. Atomic as
+    /// [`fetch_add`](Self::fetch_add).
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn compare_swap(&self, remote: &RemoteValue<u64>, compare: u64, swap: u64) -> AtomicOperation {
+        AtomicOperation::start(self, Kind::CompareSwap { compare, swap }, remote)
+    }
+
+    /// Reads the peer's value. One that the owner writes meanwhile can be torn, unless it is an aligned word.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn read_value<T: FromBytes + IntoBytes>(&self, remote: &RemoteValue<T>) -> Result<T> {
+        let buffer = Buffer::allocate(size_of::<T>())?;
+        let buffer = self.read(buffer, remote.remote_buffer()).await?;
+        T::read_from_bytes(&buffer).map_err(|_| Error::new(ErrorKind::Other, "read"))
+    }
+
+    /// Writes the peer's value.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn write_value<T>(&self, remote: &RemoteValue<T>, value: &T) -> Result<()>
+    where
+        T: FromBytes + IntoBytes + Immutable,
+    {
+        let mut buffer = Buffer::allocate(size_of::<T>())?;
+        buffer.copy_from_slice(value.as_bytes());
+        self.write(buffer, remote.remote_buffer()).await?;
+        Ok(())
+    }
+
+    /// Reads and writes that are posted together, in one call of the device.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch::new(self)
+    }
+
+    /// Pieces of memory that one read or write can take.
+    pub fn max_segments(&self) -> usize {
+        self.0.capabilities.segments
     }
 }
 
-impl Future for Operation {
-    type Output = std::result::Result<Buffer, Failed<Buffer>>;
+/// A read or write on its way. It is a future of its memory.
+///
+/// It was posted, or added to its batch, when it was made. If the queue was full it will be when it is polled, and only
+/// then does dropping it cancel it; otherwise it goes on, and its memory is freed when it completes.
+#[must_use = "dropping an operation detaches it: nobody learns how it ends"]
+pub struct Operation<P = Buffer> {
+    pending: Pending,
+    payload: PhantomData<fn() -> P>,
+}
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        let (inner, state) = (&this.inner, &mut this.state);
-        let outcome = inner.engine.drive(context, |core, waker| {
-            if let State::Waiting(..) = state {
-                let State::Waiting(memory, operation) = std::mem::replace(state, State::Over) else { unreachable!() };
-                *state = match core.start(inner.key, operation, memory, true) {
-                    Ok(key) => State::Posted(key),
-                    Err((None, Some(memory))) => State::Waiting(memory, operation),
-                    Err((error, memory)) => State::Refused(failure(error, memory)),
-                };
+impl<P> Operation<P> {
+    pub(super) fn new(pending: Pending) -> Self {
+        Self { pending, payload: PhantomData }
+    }
+}
+
+impl<P: Payload> Future for Operation<P> {
+    type Output = std::result::Result<P, Failed<P>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.pending.poll(context).map(|(result, held)| {
+            let payload = held.and_then(P::release);
+            match (result, payload) {
+                (Ok(()), Some(payload)) => Ok(payload),
+                (Err(error), buffer) => Err(Failed { error, buffer }),
+                (Ok(()), None) => {
+                    let error = Error::new(ErrorKind::Other, self.pending.kind.name());
+                    Err(Failed { error: error.with_detail("it came back without its memory"), buffer: None })
+                }
             }
-            match state {
-                State::Posted(key) => {
-                    // A batch that was not posted yet would never complete.
-                    core.flush();
-                    let (outcome, is_new) = core.operations.poll(*key, waker);
-                    core.waiting += usize::from(is_new);
-                    outcome
-                }
-                State::Waiting(..) => {
-                    if let Some(waker) = waker {
-                        core.wait_to_send(inner.key, waker);
-                    }
-                    Poll::Pending
-                }
-                State::Refused(_) => {
-                    let State::Refused(failed) = std::mem::replace(state, State::Over) else { unreachable!() };
-                    Poll::Ready(Err(failed))
-                }
-                State::Over => panic!("polled after it was ready"),
-            }
-        });
-        if outcome.is_ready() {
-            this.state = State::Over;
-        }
-        let (inner, kind) = (&this.inner, this.kind);
-        outcome.map(|outcome: Outcome| {
-            outcome.map_err(|failed| Failed {
-                error: inner.refine(failed.error.again(kind.name())),
-                buffer: failed.buffer,
-            })
         })
     }
 }
 
-impl Drop for Operation {
-    fn drop(&mut self) {
-        if let State::Posted(key) = self.state
-            && self.inner.engine.is_ours()
-        {
-            self.inner.engine.with(|core| core.waiting -= usize::from(core.operations.detach(key)));
-        }
-    }
-}
-
-impl fmt::Debug for Operation {
+impl<P> fmt::Debug for Operation<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Operation").field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("Operation").field("kind", &self.pending.kind).finish_non_exhaustive()
     }
 }
 
-impl Kind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-        }
-    }
+/// An atomic operation on its way. It is a future of the value before it.
+///
+/// As for [`Operation`], dropping it does not take it back.
+#[must_use = "dropping an operation detaches it: nobody learns how it ends"]
+pub struct AtomicOperation(std::result::Result<Pending, Option<Error>>);
 
-    fn access(self) -> Access {
-        match self {
-            Self::Read => Access::READ,
-            Self::Write => Access::WRITE,
-        }
+impl AtomicOperation {
+    fn start(connection: &Connection, kind: Kind, remote: &RemoteValue<u64>) -> Self {
+        let start = |buffer| Pending::start(&connection.0, kind, buffer, remote.remote_buffer(), true);
+        Self(Buffer::allocate(size_of::<u64>()).map(start).map_err(Some))
     }
 }
 
-/// Checks all that can be checked before the wire.
-fn prepare(
-    inner: &Inner<Active>,
-    kind: Kind,
-    buffer: Buffer,
-    remote: &RemoteBuffer,
-) -> Result<(Transfer, transport::Operation), Failed<Buffer>> {
-    let length = buffer.len();
-    if length as u64 > inner.capabilities.longest {
-        let detail = format!("{length} bytes; the device carries up to {} at once", inner.capabilities.longest);
-        return Err(Failed { error: Error::new(ErrorKind::TooLong, kind.name()).with_detail(detail), buffer });
+impl Future for AtomicOperation {
+    type Output = Result<u64>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<u64>> {
+        let pending = match &mut self.0 {
+            Ok(pending) => pending,
+            Err(error) => return Poll::Ready(Err(error.take().expect("polled after it was ready"))),
+        };
+        let name = pending.kind.name();
+        pending.poll(context).map(|(result, held)| {
+            result?;
+            let old = match &held {
+                Some(Held::Buffer(buffer)) => u64::read_from_bytes(buffer).ok(),
+                _ => None,
+            };
+            old.ok_or_else(|| Error::new(ErrorKind::Other, name).with_detail("it came back without its memory"))
+        })
     }
-    let (address, key) = match remote.check(kind.name(), kind.access(), inner.session, 0, length) {
-        Ok(checked) => checked,
-        Err(error) => return Err(Failed { error, buffer }),
-    };
-    let memory = Transfer::new(buffer, 0..length, &*inner.engine.domain)?;
-    Ok((
-        memory,
-        match kind {
-            Kind::Read => transport::Operation::Read { address, key },
-            Kind::Write => transport::Operation::Write { address, key },
-        },
-    ))
 }
 
-fn failure(error: Option<Error>, memory: Option<Transfer>) -> Failed<Buffer> {
-    let error = error.unwrap_or_else(|| Error::new(ErrorKind::ResourceExhausted, "post"));
-    match memory {
-        Some(memory) => Failed { error, buffer: memory.into_buffer() },
-        None => unreachable!("one-sided operations own their memory, which a refusal gives back"),
+impl fmt::Debug for AtomicOperation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.0.as_ref().ok().map(|pending| pending.kind);
+        f.debug_struct("AtomicOperation").field("kind", &kind).finish_non_exhaustive()
     }
 }

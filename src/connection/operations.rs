@@ -2,15 +2,19 @@
 
 use std::task::{Poll, Waker};
 
-use crate::memory::Transfer;
-use crate::{Buffer, Error, Failed};
+use crate::Result;
+use crate::memory::{Held, Transfer};
+use crate::protocol::GrantId;
 
 /// Names an operation; stale keys name nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OperationKey(u64);
 
-/// How an operation ended: its buffer, or why not and the buffer.
-pub(super) type Outcome = std::result::Result<Buffer, Failed<Buffer>>;
+/// How an operation ended, and its memory; without that, the device has not let go of it.
+pub(super) type Outcome = (Result<()>, Option<Held>);
+
+/// Generations of a slot; the highest bits of a token tell others from operations.
+const GENERATIONS: u32 = 1 << 30;
 
 #[derive(Default)]
 pub(super) struct Operations {
@@ -20,6 +24,8 @@ pub(super) struct Operations {
 
 struct Slot {
     generation: u32,
+    /// Whose handle it uses.
+    grant: GrantId,
     state: State,
 }
 
@@ -34,8 +40,8 @@ enum State {
 
 /// What is left to do after a completion.
 pub(super) enum Completed {
-    /// Nobody wants the buffer: its future was dropped.
-    Unwanted(Buffer),
+    /// Nobody wants the memory: its future was dropped.
+    Unwanted(Held),
     /// Nobody waits yet.
     Unwatched,
     Waited(Waker),
@@ -52,14 +58,15 @@ impl OperationKey {
 }
 
 impl Operations {
-    pub(super) fn insert(&mut self) -> OperationKey {
+    /// Makes an entry for an operation that uses a handle of `grant`.
+    pub(super) fn insert(&mut self, grant: GrantId) -> OperationKey {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, state: State::Free });
+            self.slots.push(Slot { generation: 0, grant, state: State::Free });
             self.free.reserve(self.slots.len());
             (self.slots.len() - 1) as u32
         });
         let slot = &mut self.slots[index as usize];
-        slot.state = State::Waited(None);
+        (slot.grant, slot.state) = (grant, State::Waited(None));
         OperationKey(u64::from(slot.generation) << 32 | u64::from(index))
     }
 
@@ -70,37 +77,28 @@ impl Operations {
         }
     }
 
-    /// The completion of `token` has come.
+    /// The completion of `token` has come; answers the grant that is no longer used by it too.
     pub(super) fn complete(
         &mut self,
         token: u64,
         memory: Option<Transfer>,
-        result: std::result::Result<(), Error>,
-    ) -> Completed {
+        result: Result<()>,
+    ) -> (Completed, Option<GrantId>) {
         let key = OperationKey(token);
-        let buffer = memory.map(Transfer::into_buffer);
-        let unwanted = |buffer: Option<Buffer>| buffer.map_or(Completed::Unwatched, Completed::Unwanted);
-        let Some(slot) = self.get(key) else { return unwanted(buffer) };
+        let held = memory.map(Transfer::into_held);
+        let unwanted = |held: Option<Held>| held.map_or(Completed::Unwatched, Completed::Unwanted);
+        let Some(slot) = self.get(key) else { return (unwanted(held), None) };
+        let grant = Some(slot.grant);
         let waker = match &mut slot.state {
             State::Waited(waker) => waker.take(),
             State::Detached => {
                 self.release(key);
-                return unwanted(buffer);
+                return (unwanted(held), grant);
             }
-            State::Free | State::Done(_) => return unwanted(buffer),
+            State::Free | State::Done(_) => return (unwanted(held), None),
         };
-        // Without memory, because the device did not let go of it, an empty buffer goes back with the error.
-        let outcome = match (result, buffer) {
-            (Ok(()), Some(buffer)) => Ok(buffer),
-            (Err(error), Some(buffer)) => Err(Failed { error, buffer }),
-            (result, None) => match (Buffer::allocate(0), result) {
-                (Ok(buffer), Err(error)) => Err(Failed { error, buffer }),
-                (Ok(buffer), Ok(())) => Ok(buffer),
-                (Err(_), _) => return Completed::Unwatched,
-            },
-        };
-        slot.state = State::Done(outcome);
-        waker.map_or(Completed::Unwatched, Completed::Waited)
+        slot.state = State::Done((result, held));
+        (waker.map_or(Completed::Unwatched, Completed::Waited), grant)
     }
 
     /// The outcome, once. Remembers `waker` if it is not there yet, and tells `true` if that is a new waiter.
@@ -147,7 +145,7 @@ impl Operations {
 
     fn release(&mut self, key: OperationKey) -> State {
         let slot = &mut self.slots[key.index()];
-        slot.generation = slot.generation.wrapping_add(1);
+        slot.generation = (slot.generation + 1) % GENERATIONS;
         self.free.push(key.index() as u32);
         std::mem::replace(&mut slot.state, State::Free)
     }
@@ -156,28 +154,32 @@ impl Operations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Scope;
+
+    const GRANT: GrantId = GrantId { scope: Scope::Connection, slot: 1, generation: 2 };
 
     #[test]
     fn a_stale_key_names_nothing() {
         let mut operations = Operations::default();
-        let old = operations.insert();
+        let old = operations.insert(GRANT);
         operations.cancel(old);
-        let new = operations.insert();
+        let new = operations.insert(GRANT);
         assert_eq!(old.index(), new.index());
         assert_ne!(old, new);
-        assert!(matches!(operations.complete(old.token(), None, Ok(())), Completed::Unwatched));
+        assert!(matches!(operations.complete(old.token(), None, Ok(())), (Completed::Unwatched, None)));
         assert!(!operations.detach(old));
         assert!(operations.poll(new, None).0.is_pending());
     }
 
     #[test]
-    fn a_detached_operation_frees_its_slot_when_it_completes() {
+    fn a_detached_operation_frees_its_slot_and_its_grant_when_it_completes() {
         let mut operations = Operations::default();
-        let key = operations.insert();
+        let key = operations.insert(GRANT);
         let (pending, is_new) = operations.poll(key, Some(Waker::noop()));
         assert!(pending.is_pending() && is_new);
         assert!(operations.detach(key));
-        assert!(matches!(operations.complete(key.token(), None, Ok(())), Completed::Unwatched));
+        assert!(matches!(operations.complete(key.token(), None, Ok(())), (Completed::Unwatched, Some(GRANT))));
         assert_eq!(operations.free.len(), 1);
+        assert!(matches!(operations.complete(key.token(), None, Ok(())), (Completed::Unwatched, None)), "only once");
     }
 }

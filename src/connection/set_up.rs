@@ -14,6 +14,9 @@ use crate::{Error, ErrorKind, Result};
 /// Bytes that every queue pair is asked to carry inline.
 const INLINE: u32 = 256;
 
+/// Pieces of memory that a request can have, if the device allows so many.
+const SEGMENTS: u32 = 16;
+
 /// Which end we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
@@ -34,7 +37,12 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
         Role::Connector => "connect",
         Role::Listener => "accept",
     };
-    let ours = Handshake { nonce: rand::random(), max_message: config.max_message_size, credits: config.receive_depth };
+    let ours = Handshake {
+        nonce: rand::random(),
+        max_message: config.max_message_size,
+        credits: config.receive_depth,
+        domain: engine.domain.nonce(),
+    };
     let ending = Arc::new(OnceLock::new());
     let peer = end.peer().to_owned();
     let refine = |error: Error| error.within(operation).with_peer(&peer).with_device(&engine.device);
@@ -99,8 +107,9 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
         }
     });
     abandon.disarm();
+    engine.look_after();
     tracing::debug!(peer, device = engine.device, session, "connected");
-    Ok(Arc::new(Inner::new(engine, key, ending, control, session, peer, capabilities)))
+    Ok(Arc::new(Inner::new(engine, key, ending, control, (session, theirs.domain), peer, capabilities)))
 }
 
 fn parse(introduction: &[u8], operation: &'static str) -> Result<Handshake> {
@@ -121,6 +130,7 @@ fn open<T: Transport, S: SetUp<T>>(
         first.bind(&*engine.domain)?;
     }
     let sizes = ChannelSizes {
+        segments: SEGMENTS,
         sends: config.send_depth + CONTROL_SENDS as u32,
         receives: config.receive_depth + CONTROL_RECEIVES,
         inline: INLINE,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Active;
+use super::domain_grants;
 use super::engine::Engine;
 use crate::{Config, Result};
 
@@ -40,6 +41,7 @@ impl Worker {
         }
         let engine = Engine::open(device, &self.config)?;
         engines.push(Arc::clone(&engine));
+        domain_grants::add_engine(&engine);
         Ok(engine)
     }
 }

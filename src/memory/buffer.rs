@@ -3,10 +3,10 @@
 #![allow(unsafe_code, reason = "the mapping code of DESIGN.md; each block carries its proof")]
 
 use std::fmt;
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use super::exposure::ExposedBuffer;
+use super::exposed::ExposedBuffer;
 use super::{Domain, Slab};
 use crate::Result;
 
@@ -63,14 +63,6 @@ impl Buffer {
                 Ok(key)
             }
         }
-    }
-
-    pub(super) fn slab(&self) -> &Arc<Slab> {
-        &self.slab
-    }
-
-    pub(super) fn start(&self) -> usize {
-        self.start
     }
 
     pub(super) fn address(&self) -> *mut u8 {

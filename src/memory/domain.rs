@@ -2,9 +2,10 @@
 
 use std::any::Any;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::Registrable;
+use super::{Access, Registrable};
 use crate::Result;
 
 /// Registers memory and yields keys. One per device and process; registration is control plane, so it is
@@ -13,11 +14,26 @@ pub(crate) trait Domain: Send + Sync + 'static {
     /// A number that no other domain of this process ever has.
     fn id(&self) -> u64;
 
+    /// A random number that handles granted to all of the domain are stamped with.
+    fn nonce(&self) -> u64;
+
+    /// Whether memory windows give each connection keys of its own.
+    fn has_windows(&self) -> bool;
+
     /// Registers exactly `range` of `memory`.
     fn register(
         &self,
         memory: &Arc<dyn Registrable>,
         range: Range<usize>,
+        access: RegionAccess,
+    ) -> Result<Arc<dyn Registration>>;
+
+    /// Registers `length` bytes at `offset` of a dma-buf; peers name the first byte by `offset`.
+    fn register_dma_buf(
+        &self,
+        file: OwnedFd,
+        offset: u64,
+        length: usize,
         access: RegionAccess,
     ) -> Result<Arc<dyn Registration>>;
 }
@@ -27,10 +43,12 @@ pub(crate) trait Domain: Send + Sync + 'static {
 pub(crate) enum RegionAccess {
     /// Source and destination of our own operations.
     Local,
+    /// The same, without pinning.
+    LocalOnDemand,
     /// Source of our own operations, and nothing else; also for memory that is mapped read-only.
     LocalRead,
     /// Access by a peer that has the key.
-    Remote { read: bool, write: bool, atomic: bool },
+    Remote { access: Access, on_demand: bool },
     /// Windows can be bound to it; its own key opens nothing to peers.
     Windows { write: bool },
 }

@@ -1,23 +1,39 @@
 //! Memory that is shared with peers: buffers, exposure, grants and the handles that name them.
 
+mod access;
 mod buffer;
+mod dma_buf;
 mod domain;
 mod epoch;
+mod exposed;
 mod exposure;
+mod grant;
 mod local_keys;
 mod mapping;
+mod payload;
+mod registered;
 mod registrable;
 mod remote_buffer;
+mod segment;
 mod slab;
 mod transfer;
 pub(crate) mod volatile;
 
+pub use access::Access;
 pub use buffer::Buffer;
+pub use dma_buf::ExposedDmaBuf;
 pub(crate) use domain::{Domain, RegionAccess, Registration};
 pub(crate) use epoch::Epoch;
-pub use exposure::{ExposedBuffer, Grant};
+pub use exposed::{Exposable, Exposed, ExposedBuffer};
+pub(crate) use exposure::{Exposure, check_range};
+pub use grant::{Grant, Isolation, Revocation};
+pub(crate) use grant::{GrantControl, GrantRecord, GrantState};
 pub(crate) use mapping::Mapping;
+pub use payload::{Destination, Source};
+pub(crate) use payload::{Held, Payload};
+pub use registered::Registered;
 pub use registrable::Registrable;
-pub use remote_buffer::{Access, RemoteBuffer};
+pub use remote_buffer::{RemoteBuffer, RemoteValue};
+pub use segment::Segment;
 pub(crate) use slab::Slab;
 pub(crate) use transfer::Transfer;

@@ -1,62 +1,24 @@
 //! Handles: small values that name a range of a peer's memory and travel in messages.
 
 use std::fmt;
-use std::ops::{BitOr, Bound, RangeBounds};
+use std::marker::PhantomData;
+use std::ops::{Bound, RangeBounds};
 
 use serde::{Deserialize, Serialize};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::Access;
+use crate::protocol::{GrantId, MOST_GRANTS, Scope};
 use crate::{Error, ErrorKind, Result};
 
-/// What a grant allows.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Access(u8);
-
-impl Access {
-    /// Reading.
-    pub const READ: Self = Self(1);
-    /// Writing.
-    pub const WRITE: Self = Self(2);
-    /// Reading and writing.
-    pub const READ_WRITE: Self = Self(3);
-
-    /// Whether all of `other` is allowed.
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-}
-
-impl BitOr for Access {
-    type Output = Self;
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
-
-impl fmt::Debug for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match (self.contains(Self::READ), self.contains(Self::WRITE)) {
-            (true, true) => "read-write",
-            (true, false) => "read",
-            (false, true) => "write",
-            (false, false) => "nothing",
-        })
-    }
-}
-
-/// A handle: names memory that a peer has granted to this connection, and carries the right to use it.
+/// A handle: names memory that a peer has granted, and carries the right to use it.
 ///
 /// It is a plain value: copy it, [`slice`](Self::slice) it, put it in a message ([`to_bytes`](Self::to_bytes) or
-/// serde). It holds nothing alive: the owner can revoke it at any time. Whoever sees its bytes and has a
-/// queue pair in the same protection domain can use it, so it goes to its peer and nowhere else;
-/// `Display` and `Debug` leave the key out.
+/// serde). It holds nothing alive: the owner can revoke it at any time, after which operations with it answer
+/// [`Revoked`](ErrorKind::Revoked). It is good on the connection that it was granted for, and, if it was granted to the
+/// owner's domain, on every connection to that. It carries a key, so it goes to its peer and nowhere else; `Display` and
+/// `Debug` leave the key out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct RemoteBuffer {
@@ -64,8 +26,9 @@ pub struct RemoteBuffer {
     length: u64,
     key: u32,
     access: Access,
+    /// The connection's id, or the domain's.
     session: u64,
-    generation: u64,
+    grant: GrantId,
 }
 
 /// The wire layout, version 1: 40 bytes, little endian.
@@ -74,22 +37,25 @@ pub struct RemoteBuffer {
 struct Wire {
     version: u8,
     access: u8,
-    reserved: U16,
+    flags: U16,
     key: U32,
     session: U64,
-    generation: U64,
+    slot: U32,
+    generation: U32,
     address: U64,
     length: U64,
 }
 
 const VERSION: u8 = 1;
+/// Flag of a handle that is for the whole domain.
+const OF_DOMAIN: u16 = 1;
 
 impl RemoteBuffer {
     /// Bytes of the wire layout.
     pub const WIRE_LENGTH: usize = size_of::<Wire>();
 
-    pub(super) fn new(address: u64, length: u64, key: u32, access: Access, session: u64, generation: u64) -> Self {
-        Self { address, length, key, access, session, generation }
+    pub(crate) fn new(address: u64, length: u64, key: u32, access: Access, session: u64, grant: GrantId) -> Self {
+        Self { address, length, key, access, session, grant }
     }
 
     /// Bytes that the handle covers.
@@ -134,15 +100,48 @@ impl RemoteBuffer {
         }
     }
 
+    /// Two handles: for the bytes before `middle`, and for those from there on.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`](ErrorKind::OutOfBounds) if `middle` lies behind the end.
+    pub fn split_at(&self, middle: u64) -> Result<(Self, Self)> {
+        Ok((self.slice(..middle)?, self.slice(middle..)?))
+    }
+
+    /// A handle for the value of type `T` at `offset`, in the byte order of the owner's processor.
+    ///
+    /// ```
+    /// # fn example(counters: zcmi::RemoteBuffer) -> zcmi::Result<()> {
+    /// let third = counters.at::<u64>(16)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`OutOfBounds`](ErrorKind::OutOfBounds) if it is not within this handle, [`Misaligned`](ErrorKind::Misaligned) if it
+    /// would not be aligned in the owner's memory as `T` is here.
+    pub fn at<T: FromBytes + IntoBytes>(&self, offset: u64) -> Result<RemoteValue<T>> {
+        let end = offset.checked_add(size_of::<T>() as u64);
+        let end =
+            end.ok_or_else(|| Error::new(ErrorKind::OutOfBounds, "at").with_detail(format!("offset {offset}")))?;
+        let handle = self.slice(offset..end).map_err(|error| error.within("at"))?;
+        if !handle.address.is_multiple_of(align_of::<T>() as u64) {
+            let detail = format!("offset {offset} for a type that is aligned to {} bytes", align_of::<T>());
+            return Err(Error::new(ErrorKind::Misaligned, "at").with_detail(detail));
+        }
+        Ok(RemoteValue { handle, value: PhantomData })
+    }
+
     /// The handle as 40 bytes, for a message.
     pub fn to_bytes(&self) -> [u8; Self::WIRE_LENGTH] {
         let wire = Wire {
             version: VERSION,
-            access: self.access.0,
-            reserved: U16::ZERO,
+            access: self.access.to_byte(),
+            flags: if self.grant.scope == Scope::Domain { OF_DOMAIN.into() } else { U16::ZERO },
             key: self.key.into(),
             session: self.session.into(),
-            generation: self.generation.into(),
+            slot: self.grant.slot.into(),
+            generation: self.grant.generation.into(),
             address: self.address.into(),
             length: self.length.into(),
         };
@@ -159,8 +158,14 @@ impl RemoteBuffer {
         if wire.version != VERSION {
             return Err(invalid("a handle of another version"));
         }
-        if wire.access > Access::READ_WRITE.0 || wire.reserved.get() != 0 {
-            return Err(invalid("unknown rights or flags"));
+        let access = Access::from_byte(wire.access).ok_or_else(|| invalid("unknown rights"))?;
+        let scope = match wire.flags.get() {
+            0 => Scope::Connection,
+            OF_DOMAIN => Scope::Domain,
+            _ => return Err(invalid("unknown flags")),
+        };
+        if wire.slot.get() >= MOST_GRANTS {
+            return Err(invalid("a grant beyond the most that there may be"));
         }
         if wire.address.get().checked_add(wire.length.get()).is_none() {
             return Err(invalid("the range wraps around"));
@@ -169,35 +174,69 @@ impl RemoteBuffer {
             address: wire.address.get(),
             length: wire.length.get(),
             key: wire.key.get(),
-            access: Access(wire.access),
+            access,
             session: wire.session.get(),
-            generation: wire.generation.get(),
+            grant: GrantId { scope, slot: wire.slot.get(), generation: wire.generation.get() },
         })
     }
 
-    /// Checks what can be checked before the wire, and answers address and key of `length` bytes at `offset`.
+    /// The grant that it comes from.
+    pub(crate) fn grant(&self) -> GrantId {
+        self.grant
+    }
+
+    /// Checks what can be checked before the wire, and answers address and key of `length` bytes at its start. `session` is
+    /// the connection's, `domain` the peer's.
     pub(crate) fn check(
         &self,
         operation: &'static str,
         needed: Access,
-        session: u64,
-        offset: u64,
+        (session, domain): (u64, u64),
         length: usize,
     ) -> Result<(u64, u32)> {
-        if self.session != session {
+        let expected = match self.grant.scope {
+            Scope::Connection => session,
+            Scope::Domain => domain,
+        };
+        if self.session != expected {
             return Err(Error::new(ErrorKind::Foreign, operation));
         }
         if !self.access.contains(needed) {
             let detail = format!("it allows {}, not {needed}", self.access);
             return Err(Error::new(ErrorKind::AccessDenied, operation).with_detail(detail));
         }
-        match offset.checked_add(length as u64) {
-            Some(end) if end <= self.length => Ok((self.address + offset, self.key)),
-            _ => {
-                let detail = format!("{length} bytes at {offset} of a handle of {} bytes", self.length);
-                Err(Error::new(ErrorKind::OutOfBounds, operation).with_detail(detail))
-            }
+        if length as u64 <= self.length {
+            return Ok((self.address, self.key));
         }
+        let detail = format!("{length} bytes of a handle of {} bytes", self.length);
+        Err(Error::new(ErrorKind::OutOfBounds, operation).with_detail(detail))
+    }
+}
+
+/// A handle for one value of type `T`; made by [`RemoteBuffer::at`].
+pub struct RemoteValue<T> {
+    handle: RemoteBuffer,
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T> RemoteValue<T> {
+    /// The handle of its bytes.
+    pub fn remote_buffer(&self) -> &RemoteBuffer {
+        &self.handle
+    }
+}
+
+impl<T> Clone for RemoteValue<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for RemoteValue<T> {}
+
+impl<T> fmt::Debug for RemoteValue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RemoteValue<{}>({})", std::any::type_name::<T>(), self.handle)
     }
 }
 
@@ -235,14 +274,18 @@ mod tests {
     use proptest::prelude::*;
 
     fn handle(length: u64) -> RemoteBuffer {
-        RemoteBuffer::new(0x1000, length, 0xdead_beef, Access::READ, 7, 9)
+        RemoteBuffer::new(0x1000, length, 0xdead_beef, Access::READ, 7, grant(9, 1))
+    }
+
+    fn grant(slot: u32, generation: u32) -> GrantId {
+        GrantId { scope: Scope::Connection, slot, generation }
     }
 
     #[test]
     fn the_wire_layout_is_fixed() {
-        let bytes = RemoteBuffer::new(0x0102, 3, 0x0405, Access::READ_WRITE, 6, 7).to_bytes();
+        let bytes = RemoteBuffer::new(0x0102, 3, 0x0405, Access::READ_WRITE, 6, grant(7, 8)).to_bytes();
         let expected = [
-            1, 3, 0, 0, 5, 4, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0,
+            1, 3, 0, 0, 5, 4, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 8, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0,
             0, 0, 0, 0,
         ];
         assert_eq!(bytes, expected);
@@ -269,14 +312,34 @@ mod tests {
     #[test]
     fn checks_come_before_the_wire() {
         let handle = handle(100);
-        let kind = |needed, session, offset, length| {
-            handle.check("read", needed, session, offset, length).map_err(|error| error.kind())
-        };
-        assert_eq!(kind(Access::READ, 7, 10, 90), Ok((0x100a, 0xdead_beef)));
-        assert_eq!(kind(Access::READ, 8, 0, 1), Err(ErrorKind::Foreign));
-        assert_eq!(kind(Access::WRITE, 7, 0, 1), Err(ErrorKind::AccessDenied));
-        assert_eq!(kind(Access::READ, 7, 11, 90), Err(ErrorKind::OutOfBounds));
-        assert_eq!(kind(Access::READ, 7, u64::MAX, 1), Err(ErrorKind::OutOfBounds));
+        let kind =
+            |needed, session, length| handle.check("read", needed, (session, 99), length).map_err(|error| error.kind());
+        assert_eq!(kind(Access::READ, 7, 100), Ok((0x1000, 0xdead_beef)));
+        assert_eq!(kind(Access::READ, 8, 1), Err(ErrorKind::Foreign));
+        assert_eq!(kind(Access::READ, 99, 1), Err(ErrorKind::Foreign), "it is not the domain's");
+        assert_eq!(kind(Access::WRITE, 7, 1), Err(ErrorKind::AccessDenied));
+        assert_eq!(kind(Access::READ, 7, 101), Err(ErrorKind::OutOfBounds));
+        let of_domain = RemoteBuffer { grant: GrantId { scope: Scope::Domain, ..grant(9, 1) }, ..handle };
+        assert_eq!(
+            of_domain.check("read", Access::READ, (99, 7), 1).map_err(|error| error.kind()),
+            Ok((0x1000, 0xdead_beef))
+        );
+        assert!(of_domain.check("read", Access::READ, (7, 99), 1).is_err());
+        assert_eq!(RemoteBuffer::from_bytes(&of_domain.to_bytes()).expect("a handle"), of_domain);
+    }
+
+    #[test]
+    fn a_value_lies_within_its_handle_and_is_aligned() {
+        let handle = handle(100);
+        let value = handle.at::<u64>(88).expect("inside");
+        assert_eq!((value.handle.address, value.handle.length), (0x1058, 8));
+        assert_eq!(handle.at::<u64>(96).expect_err("straddles").kind(), ErrorKind::OutOfBounds);
+        assert_eq!(handle.at::<u64>(u64::MAX).expect_err("wraps").kind(), ErrorKind::OutOfBounds);
+        assert_eq!(handle.at::<u64>(4).expect_err("between words").kind(), ErrorKind::Misaligned);
+        assert!(handle.at::<[u8; 8]>(3).is_ok());
+        let (first, second) = handle.split_at(60).expect("inside");
+        assert_eq!((first.len(), second.len(), second.address), (60, 40, 0x103c));
+        assert!(handle.split_at(101).is_err());
     }
 
     proptest! {

@@ -4,52 +4,79 @@
 
 use std::ops::Range;
 
-use super::{Buffer, Domain};
+use super::payload::segment;
+use super::{Buffer, Domain, Held, Payload, Segment};
+use crate::{Error, ErrorKind, Failed, Result};
 
-/// A buffer in an operation, and the part of it that the operation uses.
+/// What an operation owns from post to completion, and the pieces of it that the device is told of.
 #[derive(Debug)]
 pub(crate) struct Transfer {
-    buffer: Buffer,
-    address: u64,
-    length: u32,
-    local_key: u32,
+    held: Held,
+    first: Segment,
+    more: Vec<Segment>,
 }
 
 impl Transfer {
-    /// Prepares `range` of `buffer` for the device of `domain`.
+    /// Prepares all of `payload` for the device of `domain`.
+    pub(crate) fn of<P: Payload>(mut payload: P, domain: &dyn Domain) -> std::result::Result<Self, Failed<P>> {
+        let (mut first, mut more) = (None, Vec::new());
+        let prepared = payload.prepare(domain, &mut |piece: Segment| match first {
+            None => first = Some(piece),
+            Some(_) => more.push(piece),
+        });
+        match prepared {
+            Ok(()) => Ok(Self { first: first.unwrap_or_default(), more, held: payload.hold() }),
+            Err(error) => Err(Failed { error, buffer: Some(payload) }),
+        }
+    }
+
+    /// Prepares `range` of `buffer`.
     pub(crate) fn new(
         mut buffer: Buffer,
         range: Range<usize>,
         domain: &dyn Domain,
-    ) -> std::result::Result<Self, crate::Failed<Buffer>> {
-        let operation = "prepare";
-        let length = match u32::try_from(range.len()) {
-            Ok(length) if range.start <= range.end && range.end <= buffer.len() => length,
-            _ => {
-                let detail = format!("bytes {range:?} of a buffer of {}", buffer.len());
-                let error = crate::Error::new(crate::ErrorKind::OutOfBounds, operation).with_detail(detail);
-                return Err(crate::Failed { error, buffer });
-            }
-        };
-        match buffer.bind(domain) {
-            Ok(local_key) => {
-                let address = buffer.address() as u64 + range.start as u64;
-                Ok(Self { buffer, address, length, local_key })
-            }
-            Err(error) => Err(crate::Failed { error, buffer }),
+    ) -> std::result::Result<Self, Failed<Buffer>> {
+        match Self::piece(&mut buffer, range, domain) {
+            Ok(first) => Ok(Self { first, more: Vec::new(), held: Held::Buffer(buffer) }),
+            Err(error) => Err(Failed { error, buffer: Some(buffer) }),
         }
     }
 
-    pub(crate) fn into_buffer(self) -> Buffer {
-        self.buffer
+    fn piece(buffer: &mut Buffer, range: Range<usize>, domain: &dyn Domain) -> Result<Segment> {
+        if range.start > range.end || range.end > buffer.len() {
+            let detail = format!("bytes {range:?} of a buffer of {}", buffer.len());
+            return Err(Error::new(ErrorKind::OutOfBounds, "prepare").with_detail(detail));
+        }
+        let local_key = buffer.bind(domain)?;
+        segment(buffer.address().wrapping_add(range.start), range.len(), local_key)
+    }
+
+    /// Pieces that it has.
+    pub(crate) fn pieces(&self) -> usize {
+        1 + self.more.len()
+    }
+
+    pub(crate) fn into_held(self) -> Held {
+        self.held
+    }
+
+    /// The buffer that it is, if it is one.
+    pub(crate) fn into_buffer(self) -> Option<Buffer> {
+        Buffer::release(self.held)
     }
 }
 
 #[cfg(feature = "verbs")]
-// SAFETY: the segment was checked to lie in the buffer, whose slab keeps it mapped and registered; the buffer
-// is owned here, so nobody else can touch it, wherever the value moves.
+// SAFETY: the segments were made of all of the memory that is held, or checked to lie in it, and what it is cut from or keeps it
+// stays mapped and registered; it is owned here, so nobody else can touch it, wherever the value moves.
 unsafe impl crate::verbs::InFlight for Transfer {
-    fn segment(&self) -> crate::verbs::Segment {
-        crate::verbs::Segment { address: self.address, length: self.length, local_key: self.local_key }
+    #[inline]
+    fn segment(&self) -> Segment {
+        self.first
+    }
+
+    #[inline]
+    fn more_segments(&self) -> &[Segment] {
+        &self.more
     }
 }

@@ -25,6 +25,10 @@ pub(crate) enum FrameKind {
     Finish,
     /// A message of the application.
     Message,
+    /// The owner of grants asks the holder to let go of them.
+    Revoke,
+    /// The holder has let go.
+    Revoked,
 }
 
 /// A parsed header. The payload follows it.
@@ -43,6 +47,8 @@ impl Frame {
             FrameKind::Message => 1,
             FrameKind::Credit => 2,
             FrameKind::Finish => 3,
+            FrameKind::Revoke => 4,
+            FrameKind::Revoked => 5,
         };
         zerocopy::transmute!(Header { kind, flags: 0, credits: self.credits.into(), length: self.length.into() })
     }
@@ -54,6 +60,8 @@ impl Frame {
             1 => FrameKind::Message,
             2 => FrameKind::Credit,
             3 => FrameKind::Finish,
+            4 => FrameKind::Revoke,
+            5 => FrameKind::Revoked,
             _ => return Err("a frame of unknown kind"),
         };
         if header.flags != 0 {
@@ -63,7 +71,7 @@ impl Frame {
         if length as usize != payload.len() {
             return Err("a frame whose length is not what arrived");
         }
-        if kind != FrameKind::Message && length != 0 {
+        if matches!(kind, FrameKind::Credit | FrameKind::Finish) && length != 0 {
             return Err("a control frame with a payload");
         }
         Ok(Self { kind, credits: header.credits.get(), length })

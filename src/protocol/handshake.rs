@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 const MAGIC: [u8; 4] = *b"zcmi";
 const VERSION: u8 = 1;
 
-/// Version 1, little endian, 28 bytes of the 56 that a connect request can carry; the rest is kept for
+/// Version 1, little endian, 36 bytes of the 56 that a connect request can carry; the rest is kept for
 /// session resumption, rails and authentication.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -19,6 +19,7 @@ struct Wire {
     max_message: U32,
     credits: U32,
     reserved: U32,
+    domain: U64,
 }
 
 const HELLO: u8 = 1;
@@ -33,6 +34,8 @@ pub(crate) struct Handshake {
     pub(crate) max_message: u32,
     /// Messages that the other side may send before it gets credits back.
     pub(crate) credits: u32,
+    /// What handles granted to all of this side's domain are stamped with.
+    pub(crate) domain: u64,
 }
 
 /// Why a listener refuses.
@@ -50,7 +53,7 @@ pub(crate) enum Refusal {
 
 impl Handshake {
     pub(crate) fn to_bytes(self) -> [u8; size_of::<Wire>()] {
-        wire(HELLO, self.nonce, self.max_message, self.credits)
+        wire(HELLO, self.nonce, self.max_message, self.credits, self.domain)
     }
 
     /// Reads an introduction; bytes behind it are padding. An error says what is wrong with it.
@@ -63,7 +66,7 @@ impl Handshake {
         if credits == 0 || max_message == 0 {
             return Err("it can receive nothing".to_owned());
         }
-        Ok(Self { nonce: wire.nonce.get(), max_message, credits })
+        Ok(Self { nonce: wire.nonce.get(), max_message, credits, domain: wire.domain.get() })
     }
 
     /// The id that both sides give to the connection they make of their introductions.
@@ -80,7 +83,7 @@ impl Refusal {
             Self::Declined => 3,
             Self::Other(code) => code,
         };
-        wire(REFUSAL, code.into(), 0, 0)
+        wire(REFUSAL, code.into(), 0, 0, 0)
     }
 
     /// The reason, if the bytes are a refusal of ours.
@@ -104,7 +107,7 @@ impl Refusal {
     }
 }
 
-fn wire(kind: u8, nonce: u64, max_message: u32, credits: u32) -> [u8; size_of::<Wire>()] {
+fn wire(kind: u8, nonce: u64, max_message: u32, credits: u32, domain: u64) -> [u8; size_of::<Wire>()] {
     zerocopy::transmute!(Wire {
         magic: MAGIC,
         version: VERSION,
@@ -114,6 +117,7 @@ fn wire(kind: u8, nonce: u64, max_message: u32, credits: u32) -> [u8; size_of::<
         max_message: max_message.into(),
         credits: credits.into(),
         reserved: U32::ZERO,
+        domain: domain.into(),
     })
 }
 
@@ -136,15 +140,18 @@ mod tests {
 
     #[test]
     fn the_layout_is_fixed_and_fits() {
-        let bytes = Handshake { nonce: 1, max_message: 2, credits: 3 }.to_bytes();
-        let expected = [122, 99, 109, 105, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0];
+        let bytes = Handshake { nonce: 1, max_message: 2, credits: 3, domain: 4 }.to_bytes();
+        let expected = [
+            122, 99, 109, 105, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0,
+            0, 0, 0,
+        ];
         assert_eq!(bytes, expected);
         assert!(bytes.len() <= 56);
     }
 
     #[test]
     fn padding_is_ignored_and_faults_are_named() {
-        let hello = Handshake { nonce: 7, max_message: 8, credits: 9 };
+        let hello = Handshake { nonce: 7, max_message: 8, credits: 9, domain: 10 };
         let mut bytes = hello.to_bytes().to_vec();
         bytes.resize(56, 0);
         assert_eq!(Handshake::parse(&bytes), Ok(hello));
@@ -163,7 +170,7 @@ mod tests {
             assert_eq!(Refusal::parse(&refusal.to_bytes()), Some(refusal));
             assert!(Handshake::parse(&refusal.to_bytes()).is_err());
         }
-        assert_eq!(Refusal::parse(&Handshake { nonce: 1, max_message: 1, credits: 1 }.to_bytes()), None);
+        assert_eq!(Refusal::parse(&Handshake { nonce: 1, max_message: 1, credits: 1, domain: 1 }.to_bytes()), None);
     }
 
     proptest! {

@@ -2,8 +2,12 @@
 
 mod credit;
 mod frame;
+mod grant_id;
 mod handshake;
+mod revocation;
 
 pub(crate) use credit::{CONTROL_RECEIVES, Credits};
 pub(crate) use frame::{Frame, FrameKind, HEADER};
+pub(crate) use grant_id::{GrantId, GrantSlots, MOST_GRANTS, Scope};
 pub(crate) use handshake::{Handshake, Refusal};
+pub(crate) use revocation::{CONTROL_PAYLOAD, Held, Revoking};

@@ -13,8 +13,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::memory::{Domain, Transfer};
-use crate::{Error, Result};
+use crate::memory::{Domain, Registration, Transfer};
+use crate::{Access, Error, Result};
 
 /// Names a channel of a [`Queue`]. The number of a closed one is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,9 +23,27 @@ pub(crate) struct ChannelKey(pub(crate) u32);
 /// What a request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
-    Read { address: u64, key: u32 },
+    /// The old value of the aligned `u64` comes into the memory of the request.
+    CompareSwap {
+        address: u64,
+        key: u32,
+        compare: u64,
+        swap: u64,
+    },
+    FetchAdd {
+        address: u64,
+        key: u32,
+        add: u64,
+    },
+    Read {
+        address: u64,
+        key: u32,
+    },
     Send,
-    Write { address: u64, key: u32 },
+    Write {
+        address: u64,
+        key: u32,
+    },
 }
 
 /// The memory of a request.
@@ -35,6 +53,19 @@ pub(crate) enum Source<'a> {
     Inline(&'a [u8]),
     /// Owned by the queue until the completion.
     Owned(Transfer),
+}
+
+/// Names a window of a [`Queue`]; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct WindowKey(pub(crate) u64);
+
+/// What a window is to open to the peer of its channel, and to nobody else.
+#[derive(Clone)]
+pub(crate) struct Opening {
+    /// Made with [`RegionAccess::Windows`](crate::memory::RegionAccess), and opened whole: not every device looks at the
+    /// bounds of a window within its region.
+    pub(crate) region: Arc<dyn Registration>,
+    pub(crate) access: Access,
 }
 
 /// A request to send, write or read.
@@ -78,6 +109,7 @@ pub(crate) enum Failure {
 /// Sizes of a channel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ChannelSizes {
+    pub(crate) segments: u32,
     pub(crate) sends: u32,
     pub(crate) receives: u32,
     pub(crate) inline: u32,
@@ -92,6 +124,8 @@ pub(crate) struct Capabilities {
     pub(crate) sends: usize,
     /// Bytes that one request carries.
     pub(crate) longest: u64,
+    /// Pieces of memory that one request gathers or scatters.
+    pub(crate) segments: usize,
 }
 
 /// The channels of one worker on one device, and their one completion queue.
@@ -112,9 +146,26 @@ pub(crate) trait Queue: Send + 'static {
     /// A descriptor of its own for the events.
     fn event_descriptor(&self) -> Result<OwnedFd>;
     fn capabilities(&self, channel: ChannelKey) -> Capabilities;
+    /// Opens memory to the peer, after what was posted before; answers the window and its key. It is there with the
+    /// completion, which is always reported. A failed one breaks the channel. Without an error the channel is full.
+    fn bind(
+        &mut self,
+        channel: ChannelKey,
+        token: u64,
+        opening: Opening,
+    ) -> std::result::Result<(WindowKey, u32), Option<Error>>;
+    /// Makes the window's key invalid, after what was posted before; with the completion no peer can use it. Only once for each
+    /// window. Without an error the channel is full.
+    fn invalidate(
+        &mut self,
+        channel: ChannelKey,
+        token: u64,
+        window: WindowKey,
+    ) -> std::result::Result<(), Option<Error>>;
     /// Breaks the channel: everything outstanding is flushed, as far as the driver tells.
     fn fail(&mut self, channel: ChannelKey);
-    /// Takes the channel out. The closure ends it, which may block, and then answers what was outstanding.
+    /// Takes the channel out. The closure ends it, and its windows before it, which may block, and then answers what was
+    /// outstanding.
     fn close(&mut self, channel: ChannelKey) -> Option<Box<dyn FnOnce() -> Vec<Completion> + Send>>;
 }
 

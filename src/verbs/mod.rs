@@ -127,7 +127,7 @@ mod window_core;
 mod window_requests;
 mod work_request;
 
-pub use crate::memory::Registrable;
+pub use crate::memory::{Registrable, Segment};
 pub use access::Access;
 pub use address_handle::{AddressHandle, AddressVector, ROUTE_HEADER};
 pub use advice::Advice;
@@ -183,7 +183,7 @@ pub use shared_bytes::SharedBytes;
 pub use shared_receive_queue::{SharedReceiveAttributes, SharedReceiveQueue};
 pub use tuning::Tuning;
 pub use window_requests::RefusedWindow;
-pub use work_request::{Destination, Remote, Segment, SendFlags, SendOperation};
+pub use work_request::{Destination, Remote, SendFlags, SendOperation};
 
 /// The result of a verbs call.
 pub type Result<T> = std::result::Result<T, Error>;

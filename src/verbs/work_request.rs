@@ -5,19 +5,7 @@ use std::sync::Arc;
 
 use rdma_sys as ffi;
 
-use super::{AddressHandle, Binding, Error, QueuePair, QueuePairKind, Result};
-
-/// A piece of registered local memory (`struct ibv_sge`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Segment {
-    /// Address of the first byte.
-    pub address: u64,
-    /// Bytes.
-    pub length: u32,
-    /// Key of the region that holds them; ignored for inline data.
-    pub local_key: u32,
-}
+use super::{AddressHandle, Binding, Error, QueuePair, QueuePairKind, Result, Segment};
 
 // `Segment` is handed to the C functions as `struct ibv_sge`.
 const _: () = assert!(size_of::<Segment>() == size_of::<ffi::ibv_sge>());

@@ -4,14 +4,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::domain::VerbsDomain;
+use super::windows::{self, Windows};
 use super::wrap;
 use crate::memory::Transfer;
 use crate::transport::{
-    Capabilities, ChannelKey, ChannelSizes, Completion, Failure, Operation, Queue, Refused, Request, Source,
+    Capabilities, ChannelKey, ChannelSizes, Completion, Failure, Opening, Operation, Queue, Refused, Request, Source,
+    WindowKey,
 };
 use crate::verbs::{
-    self, Completed, CompletionStatus, Local, OwningQueue, QueuePair, QueuePairCapabilities, QueuePairKey, Remote,
-    SendFlags, SendOperation, SendRequest,
+    self, Completed, CompletionStatus, Local, OwningQueue, QueuePair, QueuePairCapabilities, QueuePairKey,
+    RefusedWindow, Remote, SendFlags, SendOperation, SendRequest,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -21,6 +23,7 @@ pub(crate) struct Channels {
     queue: OwningQueue<Transfer>,
     /// Room for one poll, kept from poll to poll.
     completed: Vec<Completed<Transfer>>,
+    windows: Windows,
     /// Bytes that one request carries: the least of all ports.
     longest: u64,
     domain: Arc<VerbsDomain>,
@@ -33,12 +36,17 @@ impl Channels {
         for port in 1..=context.attributes()?.ports {
             longest = longest.min(context.port(port)?.max_message_size.into());
         }
-        Ok(Self { queue, completed: Vec::with_capacity(64), longest, domain })
+        Ok(Self { queue, completed: Vec::with_capacity(64), windows: Windows::default(), longest, domain })
     }
 
     pub(super) fn create(&mut self, sizes: ChannelSizes) -> verbs::Result<ChannelKey> {
-        let wanted =
-            QueuePairCapabilities { inline: sizes.inline, receives: sizes.receives, segments: 1, sends: sizes.sends };
+        let most = self.domain.protection_domain().context().attributes()?.max_segments;
+        let wanted = QueuePairCapabilities {
+            inline: sizes.inline,
+            receives: sizes.receives,
+            segments: sizes.segments.min(most),
+            sends: sizes.sends,
+        };
         let pair = QueuePair::create(self.domain.protection_domain(), self.queue.completions(), wanted)?;
         self.queue.add(pair).map(|key| ChannelKey(key.index()))
     }
@@ -60,6 +68,12 @@ impl Queue for Channels {
         let request = SendRequest {
             token: request.token,
             operation: match request.operation {
+                Operation::CompareSwap { address, key, compare, swap } => {
+                    SendOperation::CompareSwap { remote: Remote { address, key }, compare, swap }
+                }
+                Operation::FetchAdd { address, key, add } => {
+                    SendOperation::FetchAdd { remote: Remote { address, key }, add }
+                }
                 Operation::Read { address, key } => SendOperation::Read(Remote { address, key }),
                 Operation::Send => SendOperation::Send,
                 Operation::Write { address, key } => SendOperation::Write(Remote { address, key }),
@@ -98,7 +112,12 @@ impl Queue for Channels {
         let polled = self.queue.poll(&mut self.completed);
         // Also when the poll failed: what was not posted is among them.
         if !self.completed.is_empty() {
-            done.extend(self.completed.drain(..).map(completion));
+            for mut completed in self.completed.drain(..) {
+                if let Some(window) = completed.window.take() {
+                    self.windows.completed(completed.token, window, completed.result.is_ok());
+                }
+                done.push(completion(completed));
+            }
         }
         polled.map(|polled| polled > 0).map_err(|error| wrap("poll", error))
     }
@@ -125,6 +144,55 @@ impl Queue for Channels {
             inline: sizes.map_or(0, |sizes| sizes.inline as usize),
             sends: sizes.map_or(0, |sizes| sizes.sends as usize),
             longest: self.longest,
+            segments: sizes.map_or(0, |sizes| sizes.segments as usize),
+        }
+    }
+
+    fn bind(
+        &mut self,
+        channel: ChannelKey,
+        token: u64,
+        opening: Opening,
+    ) -> std::result::Result<(WindowKey, u32), Option<Error>> {
+        let (region, access) = windows::target(&opening).map_err(Some)?;
+        let window = self.windows.unbound(channel, self.domain.protection_domain()).map_err(Some)?;
+        let remote_key = match window.binding(region, 0..region.length(), access) {
+            Ok(binding) => binding.key().unwrap_or_default(),
+            Err(error) => return Err(Some(wrap("grant", error))),
+        };
+        let key = QueuePairKey::from_index(channel.0);
+        match self.queue.bind_window(key, token, window, region, 0..region.length(), access) {
+            Ok(()) => Ok((self.windows.binding(channel, token), remote_key)),
+            Err(RefusedWindow { error, window }) => {
+                if let Some(window) = window {
+                    self.windows.keep(channel, window);
+                }
+                Err(error.map(|error| wrap("grant", error)))
+            }
+        }
+    }
+
+    fn invalidate(
+        &mut self,
+        channel: ChannelKey,
+        token: u64,
+        window: WindowKey,
+    ) -> std::result::Result<(), Option<Error>> {
+        let unknown = || Error::new(ErrorKind::Other, "revoke").with_detail("its window is not bound");
+        let bound = self.windows.take(window).ok_or_else(|| Some(unknown()))?;
+        match self.queue.invalidate_window(QueuePairKey::from_index(channel.0), token, bound) {
+            Ok(()) => {
+                self.windows.invalidating(channel, token, window);
+                Ok(())
+            }
+            Err(RefusedWindow { error, window: refused }) => {
+                match refused {
+                    Some(bound) => self.windows.put_back(channel, window, bound),
+                    // The device may have the request all the same: it comes back with the end of the queue pair.
+                    None => self.windows.invalidating(channel, token, window),
+                }
+                Err(error.map(|error| wrap("revoke", error)))
+            }
         }
     }
 
@@ -136,7 +204,13 @@ impl Queue for Channels {
 
     fn close(&mut self, channel: ChannelKey) -> Option<Box<dyn FnOnce() -> Vec<Completion> + Send>> {
         let detached = self.queue.detach(QueuePairKey::from_index(channel.0))?;
-        Some(Box::new(|| detached.destroy().into_iter().map(completion).collect()))
+        let remains = self.windows.leave(channel);
+        Some(Box::new(move || {
+            // Frees the windows that are bound, then destroys the queue pair.
+            let flushed = detached.destroy();
+            drop(remains);
+            flushed.into_iter().map(completion).collect()
+        }))
     }
 }
 

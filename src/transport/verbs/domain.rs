@@ -2,23 +2,26 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::wrap;
-use crate::memory::{Domain, RegionAccess, Registrable, Registration};
+use crate::memory::{self, Domain, RegionAccess, Registrable, Registration};
 use crate::service::Service;
-use crate::verbs::{Access, Context, MemoryRegion, ProtectionDomain};
+use crate::verbs::{Access, Context, DeviceCapabilities, MemoryRegion, ProtectionDomain};
 use crate::{Error, ErrorKind, Result};
 
-/// One protection domain per device and process, so that a buffer is registered once for all workers. A key
-/// is good for every connection in it: isolation is per domain, until grants are windows.
+/// One protection domain per device and process, so that a buffer is registered once for all workers. The key of a
+/// region is good for every connection in it, that of a window for one.
 #[derive(Debug)]
 pub(super) struct VerbsDomain {
     id: u64,
     /// Itself: a registration keeps its domain, so that a buffer that lives on is not registered again elsewhere.
     this: Weak<VerbsDomain>,
     domain: Arc<ProtectionDomain>,
+    nonce: u64,
+    has_windows: bool,
 }
 
 type Domains = HashMap<(u32, String), Weak<VerbsDomain>>;
@@ -41,7 +44,11 @@ impl VerbsDomain {
         let domain = ProtectionDomain::allocate(&context).map_err(failed)?;
         watch_events(&context)?;
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let domain = Arc::new_cyclic(|this| Self { id, this: Weak::clone(this), domain });
+        let capabilities = context.attributes().map_err(failed)?.capabilities;
+        let has_windows = capabilities.contains(DeviceCapabilities::MEMORY_WINDOW_TYPE_2A)
+            || capabilities.contains(DeviceCapabilities::MEMORY_WINDOW_TYPE_2B);
+        let nonce = rand::random();
+        let domain = Arc::new_cyclic(|this| Self { id, this: Weak::clone(this), domain, nonce, has_windows });
         domains.insert(key, Arc::downgrade(&domain));
         Ok(domain)
     }
@@ -60,6 +67,14 @@ impl Domain for VerbsDomain {
         self.id
     }
 
+    fn nonce(&self) -> u64 {
+        self.nonce
+    }
+
+    fn has_windows(&self) -> bool {
+        self.has_windows
+    }
+
     fn register(
         &self,
         memory: &Arc<dyn Registrable>,
@@ -68,6 +83,24 @@ impl Domain for VerbsDomain {
     ) -> Result<Arc<dyn Registration>> {
         let region = MemoryRegion::register(&self.domain, Arc::clone(memory), range, rights(access))
             .map_err(|error| wrap("register memory", error).with_device(self.device()))?;
+        self.registration(region)
+    }
+
+    fn register_dma_buf(
+        &self,
+        file: OwnedFd,
+        offset: u64,
+        length: usize,
+        access: RegionAccess,
+    ) -> Result<Arc<dyn Registration>> {
+        let region = MemoryRegion::register_dma_buf(&self.domain, file, offset, length, offset, rights(access))
+            .map_err(|error| wrap("register memory", error).with_device(self.device()))?;
+        self.registration(region)
+    }
+}
+
+impl VerbsDomain {
+    fn registration(&self, region: MemoryRegion) -> Result<Arc<dyn Registration>> {
         let domain = self.this.upgrade().ok_or_else(|| Error::new(ErrorKind::NoDevice, "register memory"))?;
         Ok(Arc::new(Region { region: Arc::new(region), domain }))
     }
@@ -77,12 +110,22 @@ fn rights(access: RegionAccess) -> Access {
     let when = |wanted: bool, right: Access| if wanted { right } else { Access::LOCAL_READ };
     match access {
         RegionAccess::Local => Access::LOCAL_WRITE,
+        RegionAccess::LocalOnDemand => Access::LOCAL_WRITE | Access::ON_DEMAND,
         RegionAccess::LocalRead => Access::LOCAL_READ,
-        RegionAccess::Remote { read, write, atomic } => {
-            when(read, Access::REMOTE_READ) | when(write, Access::REMOTE_WRITE) | when(atomic, Access::REMOTE_ATOMIC)
-        }
+        RegionAccess::Remote { access, on_demand } => remote_rights(access) | when(on_demand, Access::ON_DEMAND),
         RegionAccess::Windows { write } => Access::MW_BIND | when(write, Access::LOCAL_WRITE),
     }
+}
+
+/// What peers may do, as verbs call it.
+pub(super) fn remote_rights(access: memory::Access) -> Access {
+    let rights = [
+        (memory::Access::READ, Access::REMOTE_READ),
+        (memory::Access::WRITE, Access::REMOTE_WRITE),
+        (memory::Access::ATOMIC, Access::REMOTE_ATOMIC),
+    ];
+    let given = rights.into_iter().filter(|(right, _)| access.contains(*right));
+    given.fold(Access::LOCAL_READ, |all, (_, right)| all | right)
 }
 
 /// A region, which windows that are bound to it hold too.

@@ -5,6 +5,7 @@ mod domain;
 mod events;
 mod link;
 mod set_up;
+mod windows;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,0 +1,293 @@
+//! Granting and revoking, under the engine's lock.
+
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use super::core::{Core, Garbage, LinkKey};
+use super::link_grants::{Answer, GrantToken, OwnedGrant, Phase};
+use crate::memory::{GrantState, Registration, Revocation};
+use crate::protocol::{FrameKind, GrantId, Scope};
+use crate::transport::{Opening, Queue};
+use crate::{Access, Error, ErrorKind, Result};
+
+/// A grant that is being made.
+pub(super) struct NewGrant {
+    pub(super) region: Arc<dyn Registration>,
+    /// Whether its key is a window's, or the region's own.
+    pub(super) by_window: bool,
+    pub(super) access: Access,
+    pub(super) lease: Option<Instant>,
+    pub(super) patience: Duration,
+}
+
+impl<Q: Queue> Core<Q> {
+    /// Begins to open a grant; answers its name, its key and its state. Pending if there is no room for the request.
+    pub(super) fn open_grant(&mut self, key: LinkKey, new: &NewGrant) -> Poll<Result<(GrantId, u32, Arc<GrantState>)>> {
+        let closed = || Error::new(ErrorKind::Closed, "grant");
+        let Some(link) = self.link(key) else { return Poll::Ready(Err(closed())) };
+        if let Some(error) = link.send_failure("grant") {
+            return Poll::Ready(Err(error));
+        }
+        let Some(channel) = link.channel else { return Poll::Ready(Err(closed())) };
+        let Some(id) = link.grants.slots.take(Scope::Connection) else {
+            let detail = format!("{} grants on one connection", crate::protocol::MOST_GRANTS);
+            return Poll::Ready(Err(Error::new(ErrorKind::ResourceExhausted, "grant").with_detail(detail)));
+        };
+        let state = Arc::new(GrantState::default());
+        let mut grant = OwnedGrant {
+            id,
+            state: Arc::clone(&state),
+            region: Some(Arc::clone(&new.region)),
+            window: None,
+            phase: Phase::Live,
+            lease: new.lease,
+            patience: new.patience,
+            is_asked: false,
+            is_agreed: false,
+        };
+        let remote_key = if new.by_window {
+            let token = GrantToken::of(id, false).to_token();
+            let opening = Opening { region: Arc::clone(&new.region), access: new.access };
+            // What is staged comes first, as it was asked for first.
+            self.flush();
+            match self.queue.bind(channel, token, opening) {
+                Ok((window, remote_key)) => {
+                    grant.window = Some(window);
+                    grant.phase = Phase::Binding { is_unwanted: false };
+                    remote_key
+                }
+                Err(error) => {
+                    if let Some(link) = self.link(key) {
+                        // Nobody has heard of it.
+                        link.grants.slots.give_back(id);
+                    }
+                    return error.map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
+                }
+            }
+        } else {
+            state.opened();
+            new.region.remote_key()
+        };
+        if let Some(link) = self.link(key) {
+            if let Some(lease) = grant.lease {
+                link.grants.due_at(lease);
+            }
+            link.grants.insert(grant);
+        }
+        Poll::Ready(Ok((id, remote_key, state)))
+    }
+
+    /// Takes a grant back, if nobody has begun to.
+    pub(super) fn begin_revoke(&mut self, key: LinkKey, id: GrantId, patience: Option<Duration>) {
+        let Some(link) = self.link(key) else { return };
+        let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
+        if let Some(patience) = patience {
+            grant.patience = patience;
+        }
+        match grant.phase {
+            Phase::Binding { .. } => grant.phase = Phase::Binding { is_unwanted: true },
+            Phase::Live => {
+                grant.state.ending();
+                let until = Instant::now() + grant.patience;
+                (grant.phase, grant.is_asked) = (Phase::Asking { until }, true);
+                link.grants.revoking.want(id);
+                link.grants.due_at(until);
+                self.send_revocations(key);
+            }
+            // Sooner than was said before, if so.
+            Phase::Asking { until } => {
+                let sooner = until.min(Instant::now() + grant.patience);
+                grant.phase = Phase::Asking { until: sooner };
+                link.grants.due_at(sooner);
+            }
+            Phase::Closing { .. } | Phase::Closed { .. } | Phase::Over => {}
+        }
+        if patience.is_some_and(|patience| patience.is_zero()) {
+            self.advance(key, id, Instant::now());
+        }
+    }
+
+    /// The peer is to be asked to let go of a grant of the domain; `answer` is dropped when it has, or can no longer.
+    pub(super) fn ask_for_domain(&mut self, key: LinkKey, id: GrantId, answer: Answer) {
+        let Some(link) = self.link(key) else { return };
+        if link.ending.get().is_some() || !link.is_open() {
+            return self.garbage.push(Garbage::Answer(answer));
+        }
+        link.grants.of_domain.push((id, answer));
+        link.grants.revoking.want(id);
+        self.send_revocations(key);
+    }
+
+    /// Sends what is due of both sides of revocation, as far as there is room.
+    pub(super) fn send_revocations(&mut self, key: LinkKey) {
+        loop {
+            let Some(link) = self.link(key).filter(|link| link.ending.get().is_none() && link.can_send_control())
+            else {
+                return;
+            };
+            let kind = match (link.grants.held.is_due(), link.grants.revoking.is_due()) {
+                (true, _) => FrameKind::Revoked,
+                (false, true) => FrameKind::Revoke,
+                (false, false) => return,
+            };
+            if !self.send_control_frame(key, kind) {
+                return;
+            }
+        }
+    }
+
+    /// A request for a window has ended.
+    pub(super) fn window_completed(&mut self, key: LinkKey, token: GrantToken, is_success: bool) {
+        let Some(link) = self.link(key) else { return };
+        let Some(grant) = link.grants.get(token.slot, token.generation) else { return };
+        if !is_success {
+            // The connection breaks with it, and the grant ends with that.
+            return;
+        }
+        let (id, patience) = (grant.id, grant.patience);
+        match grant.phase {
+            Phase::Binding { is_unwanted } if !token.is_invalidation => {
+                grant.state.opened();
+                grant.phase = Phase::Live;
+                if is_unwanted {
+                    self.begin_revoke(key, id, Some(patience));
+                }
+            }
+            Phase::Closed { .. } if token.is_invalidation => self.grant_ended(key, id, Ok(None)),
+            _ => {}
+        }
+    }
+
+    /// The holders of these grants have let go.
+    pub(super) fn grants_agreed(&mut self, key: LinkKey, ids: &[GrantId]) {
+        let now = Instant::now();
+        for &id in ids {
+            let Some(link) = self.link(key) else { return };
+            let Some(grant) = link.grants.get(id.slot, id.generation) else { continue };
+            (grant.is_asked, grant.is_agreed) = (false, true);
+            match grant.phase {
+                Phase::Asking { .. } => {
+                    grant.phase = Phase::Closing { until: now + grant.patience.max(LEAST_PATIENCE) };
+                    self.close_grant(key, id);
+                }
+                Phase::Over => link.grants.forget(id),
+                _ => {}
+            }
+        }
+    }
+
+    /// A grant's memory can no longer be reached, or is set aside. `Ok(None)`: as the holder's answer says.
+    pub(super) fn grant_ended(&mut self, key: LinkKey, id: GrantId, result: Result<Option<Revocation>>) {
+        let Some(link) = self.link(key) else { return };
+        let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
+        let told = if grant.is_agreed { Revocation::Agreed } else { Revocation::Forced };
+        let woken = grant.state.end(result.map(|known| known.unwrap_or(told)));
+        let region = grant.region.take();
+        grant.phase = Phase::Over;
+        if !grant.is_asked {
+            link.grants.forget(id);
+        }
+        self.woken.extend(woken);
+        self.garbage.extend(region.map(Garbage::Region));
+        self.wake_senders(key);
+    }
+
+    /// Does what is due by `now` for the grants of a connection.
+    fn tend(&mut self, key: LinkKey, now: Instant) {
+        let Some(link) = self.link(key) else { return };
+        let due: Vec<_> =
+            link.grants.all().filter(|grant| grant.due().is_some_and(|due| due <= now)).map(|grant| grant.id).collect();
+        for id in due {
+            self.advance(key, id, now);
+        }
+        if let Some(link) = self.link(key) {
+            link.grants.next_due = link.grants.all().filter_map(|grant| grant.due()).min();
+        }
+    }
+
+    /// Does what is due by `now` for one grant.
+    fn advance(&mut self, key: LinkKey, id: GrantId, now: Instant) {
+        let Some(link) = self.link(key).filter(|link| link.ending.get().is_none()) else { return };
+        let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
+        match grant.phase {
+            Phase::Live if grant.lease.is_some_and(|lease| lease <= now) => {
+                tracing::debug!(slot = id.slot, "the lease of a grant is over");
+                self.begin_revoke(key, id, None);
+            }
+            Phase::Asking { until } if until <= now => {
+                let until = now + grant.patience.max(LEAST_PATIENCE);
+                grant.phase = Phase::Closing { until };
+                link.grants.due_at(until);
+                self.close_grant(key, id);
+            }
+            Phase::Closing { until } | Phase::Closed { until } if until <= now => {
+                // Only the end of the queue pair takes the key back now.
+                let detail = "a revoked key could not be made invalid in time, so the connection is ended";
+                self.fail(key, Error::new(ErrorKind::ConnectionBroken, "revoke").with_detail(detail));
+            }
+            _ => {}
+        }
+    }
+
+    /// There is room again: what was to be made invalid is.
+    pub(super) fn resume_closing(&mut self, key: LinkKey) {
+        while let Some(id) = self.link(key).and_then(|link| link.grants.waiting_for_room.pop()) {
+            self.close_grant(key, id);
+            if self.link(key).is_some_and(|link| link.grants.waiting_for_room.last() == Some(&id)) {
+                return;
+            }
+        }
+    }
+
+    fn close_grant(&mut self, key: LinkKey, id: GrantId) {
+        let Some(link) = self.link(key) else { return };
+        let channel = link.channel;
+        let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
+        let Phase::Closing { until } = grant.phase else { return };
+        match (grant.window, channel) {
+            (Some(window), Some(channel)) => {
+                let token = GrantToken::of(id, true).to_token();
+                self.flush();
+                match self.queue.invalidate(channel, token, window) {
+                    Ok(()) => {}
+                    Err(None) => {
+                        if let Some(link) = self.link(key) {
+                            link.grants.waiting_for_room.push(id);
+                        }
+                        return;
+                    }
+                    Err(Some(error)) => return self.fail(key, error),
+                }
+                if let Some(grant) = self.link(key).and_then(|link| link.grants.get(id.slot, id.generation)) {
+                    grant.phase = Phase::Closed { until };
+                }
+            }
+            (None, Some(_)) => {
+                grant.phase = Phase::Closed { until };
+                if let Some(region) = grant.region.take() {
+                    self.to_deregister.push((key, id, region));
+                }
+            }
+            // It ends with the connection.
+            (_, None) => {}
+        }
+    }
+
+    /// Whether something is due on any connection, some time.
+    pub(super) fn is_any_due(&self) -> bool {
+        self.links.iter().flatten().any(|(_, link)| link.grants.next_due.is_some())
+    }
+
+    /// Does what is due by `now`, on all connections.
+    pub(super) fn tend_all(&mut self, now: Instant) {
+        for key in self.keys() {
+            if self.link(key).is_some_and(|link| link.grants.next_due.is_some_and(|due| due <= now)) {
+                self.tend(key, now);
+            }
+        }
+    }
+}
+
+/// The device itself has at least so long to make a key invalid.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,0 +1,186 @@
+//! The grants of one connection: those that we made for the peer, and what we hold of its.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::memory::{GrantState, Registration};
+use crate::protocol::{GrantId, GrantSlots, Held, Revoking, Scope};
+use crate::transport::WindowKey;
+
+/// Tokens of requests for windows have this bit, which those of operations have not.
+const GRANT: u64 = 1 << 63;
+const INVALIDATION: u64 = 1 << 62;
+
+/// A grant to the peer of this connection.
+pub(super) struct OwnedGrant {
+    pub(super) id: GrantId,
+    pub(super) state: Arc<GrantState>,
+    /// Holds the memory until no peer can reach it.
+    pub(super) region: Option<Arc<dyn Registration>>,
+    /// `None` for a grant that is a region.
+    pub(super) window: Option<WindowKey>,
+    pub(super) phase: Phase,
+    pub(super) lease: Option<Instant>,
+    /// What the holder has to agree, once asked.
+    pub(super) patience: Duration,
+    /// Whether the holder has been asked and has not answered: its slot is not used again before that.
+    pub(super) is_asked: bool,
+    pub(super) is_agreed: bool,
+}
+
+impl OwnedGrant {
+    /// When something is due for it.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Live => self.lease,
+            Phase::Asking { until } | Phase::Closing { until } | Phase::Closed { until } => Some(until),
+            Phase::Binding { .. } | Phase::Over => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its key is being made; whether it is to be taken back as soon as it is there.
+    Binding {
+        is_unwanted: bool,
+    },
+    Live,
+    /// The holder was asked.
+    Asking {
+        until: Instant,
+    },
+    /// Its key is to be made invalid, as soon as there is room for the request.
+    Closing {
+        until: Instant,
+    },
+    /// The request is posted, or the region is being deregistered.
+    Closed {
+        until: Instant,
+    },
+    /// Ended; the holder has still to say that it knows.
+    Over,
+}
+
+/// What a token of a window's request says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GrantToken {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+    pub(super) is_invalidation: bool,
+}
+
+impl GrantToken {
+    pub(super) fn of(id: GrantId, is_invalidation: bool) -> Self {
+        Self { slot: id.slot, generation: id.generation, is_invalidation }
+    }
+
+    pub(super) fn to_token(self) -> u64 {
+        let kind = if self.is_invalidation { GRANT | INVALIDATION } else { GRANT };
+        kind | u64::from(self.slot) << 32 | u64::from(self.generation)
+    }
+
+    pub(super) fn parse(token: u64) -> Option<Self> {
+        let slot = (token & !(GRANT | INVALIDATION)) >> 32;
+        let is_one = token & GRANT != 0 && slot < u64::from(crate::protocol::MOST_GRANTS);
+        is_one.then_some(Self {
+            slot: slot as u32,
+            generation: token as u32,
+            is_invalidation: token & INVALIDATION != 0,
+        })
+    }
+}
+
+/// Told when a peer has answered for a grant of the domain, by being dropped.
+pub(super) type Answer = Arc<dyn Send + Sync>;
+
+/// Both sides of granting, on one connection.
+#[derive(Default)]
+pub(super) struct LinkGrants {
+    pub(super) slots: GrantSlots,
+    table: Vec<Option<OwnedGrant>>,
+    pub(super) revoking: Revoking,
+    pub(super) held: Held,
+    /// Grants of the domain that this peer was asked to let go.
+    pub(super) of_domain: Vec<(GrantId, Answer)>,
+    /// Those whose keys are to be made invalid when there is room for the request.
+    pub(super) waiting_for_room: Vec<GrantId>,
+    /// When something is due next.
+    pub(super) next_due: Option<Instant>,
+}
+
+impl LinkGrants {
+    pub(super) fn insert(&mut self, grant: OwnedGrant) {
+        let slot = grant.id.slot as usize;
+        if self.table.len() <= slot {
+            self.table.resize_with(slot + 1, || None);
+        }
+        self.table[slot] = Some(grant);
+    }
+
+    pub(super) fn get(&mut self, slot: u32, generation: u32) -> Option<&mut OwnedGrant> {
+        let grant = self.table.get_mut(slot as usize)?.as_mut()?;
+        (grant.id.generation == generation).then_some(grant)
+    }
+
+    /// Forgets a grant that is over and whose holder knows; its slot is free.
+    pub(super) fn forget(&mut self, id: GrantId) {
+        if self.get(id.slot, id.generation).is_some() {
+            self.table[id.slot as usize] = None;
+            self.slots.release(id);
+        }
+    }
+
+    pub(super) fn all(&mut self) -> impl Iterator<Item = &mut OwnedGrant> {
+        self.table.iter_mut().flatten()
+    }
+
+    /// Whether something waits for room in the send queue.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.revoking.is_due() || self.held.is_due() || !self.waiting_for_room.is_empty()
+    }
+
+    /// Everything goes: the connection has ended.
+    pub(super) fn drain(&mut self) -> Vec<OwnedGrant> {
+        self.of_domain.clear();
+        self.waiting_for_room.clear();
+        self.next_due = None;
+        self.table.drain(..).flatten().collect()
+    }
+
+    /// Notes that something is due at `when`.
+    pub(super) fn due_at(&mut self, when: Instant) {
+        self.next_due = Some(self.next_due.map_or(when, |known| known.min(when)));
+    }
+
+    /// The peer has agreed to what it was asked for; grants of the domain are settled, the others answered.
+    pub(super) fn agreed(&mut self, payload: &[u8]) -> Result<Vec<GrantId>, &'static str> {
+        let mut ids = self.revoking.agreed(payload)?;
+        ids.retain(|id| match id.scope {
+            Scope::Connection => true,
+            Scope::Domain => {
+                self.of_domain.retain(|(asked, _)| asked != id);
+                false
+            }
+        });
+        Ok(ids)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_of_grants_are_told_apart_from_others() {
+        for is_invalidation in [false, true] {
+            for (slot, generation) in [(0, 0), (65_535, u32::MAX), (3, 7)] {
+                let token = GrantToken { slot, generation, is_invalidation };
+                assert_eq!(GrantToken::parse(token.to_token()), Some(token));
+            }
+        }
+        for other in [u64::MAX, u64::MAX - 1, 0, 5 << 32 | 1, (1 << 62) - 1] {
+            assert_eq!(GrantToken::parse(other), None);
+        }
+    }
+}

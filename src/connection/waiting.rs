@@ -1,0 +1,55 @@
+//! Who waits on a connection, under the engine's lock.
+
+use std::task::Waker;
+
+use super::core::{Core, LinkKey, find};
+use crate::transport::Queue;
+
+impl<Q: Queue> Core<Q> {
+    pub(super) fn wait_to_receive(&mut self, key: LinkKey, waker: &Waker) {
+        if let Some(link) = find(&mut self.links, key) {
+            self.waiting += usize::from(register(&mut link.receivers, waker));
+        }
+    }
+
+    pub(super) fn wait_to_send(&mut self, key: LinkKey, waker: &Waker) {
+        if let Some(link) = find(&mut self.links, key) {
+            self.waiting += usize::from(register(&mut link.senders, waker));
+        }
+    }
+
+    /// Takes back a waker whose future was dropped. It is called once more: another future of the same task may have
+    /// shared its place, and takes a new one when it is polled.
+    pub(super) fn stop_waiting(&mut self, key: LinkKey, waker: &Waker) {
+        let Some(link) = find(&mut self.links, key) else { return };
+        for wakers in [&mut link.receivers, &mut link.senders] {
+            if let Some(index) = wakers.iter().position(|known| known.will_wake(waker)) {
+                self.woken.push(wakers.swap_remove(index));
+                self.waiting -= 1;
+            }
+        }
+    }
+
+    pub(super) fn wake_receivers(&mut self, key: LinkKey) {
+        if let Some(link) = find(&mut self.links, key) {
+            self.waiting -= link.receivers.len();
+            self.woken.append(&mut link.receivers);
+        }
+    }
+
+    pub(super) fn wake_senders(&mut self, key: LinkKey) {
+        if let Some(link) = find(&mut self.links, key) {
+            self.waiting -= link.senders.len();
+            self.woken.append(&mut link.senders);
+        }
+    }
+}
+
+/// Adds `waker` unless it is there; answers whether it was added.
+fn register(wakers: &mut Vec<Waker>, waker: &Waker) -> bool {
+    let is_new = !wakers.iter().any(|known| known.will_wake(waker));
+    if is_new {
+        wakers.push(waker.clone());
+    }
+    is_new
+}

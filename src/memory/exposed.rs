@@ -1,0 +1,218 @@
+//! Exposable of the host that peers may access.
+
+#![allow(unsafe_code, reason = "the mapping code of DESIGN.md; each block carries its proof")]
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::exposure::{Exposure, Grantable};
+use super::{Buffer, Domain, RegionAccess, Registered, Registrable, Registration, volatile};
+use crate::{Error, ErrorKind, Result};
+
+/// A [`Buffer`] that peers may access.
+pub type ExposedBuffer = Exposed<Buffer>;
+
+/// Exposable that peers may read, write or change atomically while grants on it live.
+///
+/// There is no slice of it: [`read_at`](Self::read_at) and [`write_at`](Self::write_at) copy. A read that races with
+/// a peer's write can see part of it, in any order; a later message on the same connection
+/// says that the write is complete.
+///
+/// Dropping it revokes, in the background; the memory is used again only after that.
+pub struct Exposed<M: Exposable> {
+    // Before the memory: it ends the grants.
+    exposure: Exposure,
+    memory: Arc<Host<M>>,
+}
+
+/// What can be exposed: a [`Buffer`], a [`Registered`].
+pub trait Exposable: sealed::Lend {}
+
+pub(crate) mod sealed {
+    /// Bytes that can be taken out of everybody's hands.
+    pub trait Lend: Send + 'static {
+        /// The first byte.
+        fn first_byte(&self) -> *mut u8;
+        /// How many there are.
+        fn bytes(&self) -> usize;
+        /// Whether peers may change them.
+        fn may_change(&self) -> bool;
+        /// Whether they are registered without being pinned.
+        fn is_on_demand(&self) -> bool;
+    }
+}
+
+impl<M: Exposable> Exposed<M> {
+    pub(super) fn new(memory: M) -> Self {
+        let memory = Arc::new(Host {
+            address: memory.first_byte(),
+            length: memory.bytes(),
+            is_writable: memory.may_change(),
+            is_on_demand: memory.is_on_demand(),
+            turns: RwLock::default(),
+            memory,
+        });
+        Self { exposure: Exposure::new(Arc::clone(&memory) as Arc<dyn Grantable>), memory }
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.memory.length
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies bytes from `offset` on into `destination`. Aligned 8-byte words are read whole.
+    ///
+    /// # Panics
+    /// If the range leaves the memory.
+    pub fn read_at(&self, offset: usize, destination: &mut [u8]) {
+        let _turn = self.memory.turns.read().unwrap_or_else(PoisonError::into_inner);
+        volatile::load(&*self.memory, offset, destination);
+    }
+
+    /// Copies `source` into the memory from `offset` on. Aligned 8-byte words are written whole.
+    ///
+    /// # Panics
+    /// If the range leaves the memory, or it may only be read.
+    pub fn write_at(&self, offset: usize, source: &[u8]) {
+        let _turn = self.memory.turns.write().unwrap_or_else(PoisonError::into_inner);
+        volatile::store(&*self.memory, offset, source);
+    }
+
+    /// Revokes every grant and gives the memory back: from then on no peer can access it. Holders have
+    /// [`Config::revoke_timeout`](crate::Config::revoke_timeout) to agree. If the future is dropped, it goes on in the
+    /// background, and the memory is freed after it.
+    ///
+    /// # Errors
+    /// If a device does not let go of the memory, which is then never used again.
+    pub async fn into_inner(self) -> Result<M> {
+        let Self { exposure, memory } = self;
+        exposure.end().await?;
+        let stuck = || Error::new(ErrorKind::Other, "revoke").with_detail("the device did not let go of the memory");
+        Arc::into_inner(memory).map(|host| host.memory).ok_or_else(stuck)
+    }
+
+    pub(crate) fn exposure(&self) -> &Exposure {
+        &self.exposure
+    }
+}
+
+impl Exposed<Buffer> {
+    /// As [`into_inner`](Self::into_inner).
+    ///
+    /// # Errors
+    /// As [`into_inner`](Self::into_inner).
+    pub async fn into_buffer(self) -> Result<Buffer> {
+        self.into_inner().await
+    }
+}
+
+impl<M: Exposable> fmt::Debug for Exposed<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exposed").field("length", &self.len()).field("grants", &self.exposure.live_grants()).finish()
+    }
+}
+
+impl Exposable for Buffer {}
+
+impl sealed::Lend for Buffer {
+    fn first_byte(&self) -> *mut u8 {
+        self.address()
+    }
+
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+
+    fn may_change(&self) -> bool {
+        true
+    }
+
+    fn is_on_demand(&self) -> bool {
+        false
+    }
+}
+
+impl<T: Send + 'static> Exposable for Registered<T> {}
+
+impl<T: Send + 'static> sealed::Lend for Registered<T> {
+    fn first_byte(&self) -> *mut u8 {
+        self.core().address()
+    }
+
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+
+    fn may_change(&self) -> bool {
+        true
+    }
+
+    fn is_on_demand(&self) -> bool {
+        self.core().access == RegionAccess::LocalOnDemand
+    }
+}
+
+/// Exposed memory, in nobody's hands.
+struct Host<M> {
+    address: *mut u8,
+    length: usize,
+    is_writable: bool,
+    is_on_demand: bool,
+    /// Our own threads take turns: words and bytes of one place must not be accessed at once within a process.
+    turns: RwLock<()>,
+    /// Not touched until it is given back.
+    memory: M,
+}
+
+// SAFETY: the bytes are only accessed by `volatile`, in turns; the memory itself may go to every thread.
+unsafe impl<M: Send> Send for Host<M> {}
+// SAFETY: as above; a shared one lends nothing of `memory`.
+unsafe impl<M: Send> Sync for Host<M> {}
+
+// SAFETY: `Lend` is sealed: each memory keeps its bytes mapped where they are until it is dropped. It was taken by value and
+// is not touched here until it is given back, which needs that no region holds this; so nobody has a reference into it, or,
+// where it may only be read, shared ones alone.
+unsafe impl<M: Exposable> Registrable for Host<M> {
+    fn address(&self) -> *mut u8 {
+        self.address
+    }
+
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    fn is_writable(&self) -> bool {
+        self.is_writable
+    }
+}
+
+impl<M: Exposable> Grantable for Host<M> {
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    fn is_writable(&self) -> bool {
+        self.is_writable
+    }
+
+    fn is_on_demand(&self) -> bool {
+        self.is_on_demand
+    }
+
+    fn register(
+        self: Arc<Self>,
+        domain: &dyn Domain,
+        range: Range<usize>,
+        access: RegionAccess,
+    ) -> Result<(Arc<dyn Registration>, u64)> {
+        let address = self.address.addr() + range.start;
+        let memory = self as Arc<dyn Registrable>;
+        domain.register(&memory, range, access).map(|registration| (registration, address as u64))
+    }
+}
