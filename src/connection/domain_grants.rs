@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Active;
 use super::engine::Engine;
+use super::grants::MOST_PATIENCE;
 use crate::memory::{
     Domain, Epoch, Exposure, GrantControl, GrantRecord, GrantState, RegionAccess, Registration, Revocation,
 };
@@ -92,7 +93,7 @@ impl GrantControl for OfDomain {
         }
         self.state.ending();
         let ending = Ending { state: Arc::clone(&self.state), region: Arc::new(Mutex::new(lock(&self.region).take())) };
-        let deadline = Instant::now() + patience.unwrap_or(self.patience);
+        let deadline = Instant::now() + patience.unwrap_or(self.patience).min(MOST_PATIENCE);
         let forced = ending.clone();
         self.service.run_at(deadline, move || forced.end(Revocation::Forced));
         // Dropped when the last peer has answered or gone.

@@ -86,7 +86,8 @@ async fn grant(
     let length = range.len() as u64;
     let (region, address, by_window) = region(exposure, &*inner.engine.domain, range, access).map_err(refine)?;
     let patience = inner.engine.config.revoke_timeout;
-    let lease = lease.map(|lease| Instant::now() + lease);
+    // One that ends after all time has no end.
+    let lease = lease.and_then(|lease| Instant::now().checked_add(lease));
     let new = NewGrant { region, by_window, access, lease, patience };
     let mut waiting = Waiting::new(inner);
     let opened = poll_fn(|context| {

@@ -83,7 +83,7 @@ impl<Q: Queue> Core<Q> {
         let Some(link) = self.link(key) else { return };
         let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
         if let Some(patience) = patience {
-            grant.patience = patience;
+            grant.patience = patience.min(MOST_PATIENCE);
         }
         match grant.phase {
             Phase::Binding { .. } => grant.phase = Phase::Binding { is_unwanted: true },
@@ -289,5 +289,7 @@ impl<Q: Queue> Core<Q> {
     }
 }
 
+/// No time is added to one so long that it could overflow.
+pub(super) const MOST_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// The device itself has at least so long to make a key invalid.
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);

@@ -127,6 +127,11 @@ impl Peer {
         self.lines.recv_timeout(ANSWER).expect("the peer says something")
     }
 
+    /// The peer's next line, if it has said one.
+    pub fn try_hear(&self) -> Option<String> {
+        self.lines.try_recv().ok()
+    }
+
     /// Tells the peer a line.
     pub fn tell(&mut self, line: &str) {
         writeln!(self.input, "{line}").expect("the peer listens");

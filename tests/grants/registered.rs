@@ -1,0 +1,112 @@
+//! Memory of the program's own: used by operations, exposed, on demand.
+
+use zcmi::verbs::{Device, MemoryRegion};
+use zcmi::{Access, Buffer, ErrorKind, ExposedDmaBuf, Isolation, Registered, Revocation};
+
+use crate::common::resources::Resources;
+use crate::common::{on_device, pair, pattern, worker};
+
+#[test]
+fn a_vector_is_written_read_and_given_back() {
+    on_device(|address| async move {
+        let worker = worker();
+        let (client, server) = pair(&worker, &address).await;
+        let exposed = Buffer::allocate(100_000).expect("memory").expose();
+        let grant = exposed.grant(&server, 0..100_000, Access::READ_WRITE).await.expect("grants");
+        let handle = grant.remote_buffer();
+        let before = Resources::now();
+        // Neither begins nor ends at a page.
+        let bytes = pattern(1, 2, 99_999);
+        let mut source = Registered::new(bytes.clone());
+        for _ in 0..3 {
+            source = client.write(source, &handle).await.expect("writes");
+        }
+        assert_eq!(Resources::now().of("mr"), before.of("mr") + 1, "it is registered once");
+        let mut destination = Registered::new(vec![0xee; 99_999].into_boxed_slice());
+        destination = client.read(destination, &handle).await.expect("reads");
+        assert!(destination[..] == bytes[..]);
+        assert!(source.into_inner().expect("free") == bytes);
+        assert!(destination.into_inner().expect("free")[..] == bytes[..]);
+        assert_eq!(Resources::now().of("mr"), before.of("mr"));
+        let empty = client.write(Registered::new(Vec::new()), &handle).await;
+        empty.expect_err("there is nothing to register").buffer.expect("comes back");
+        client.send(b"lives").await.expect("sends");
+    });
+}
+
+#[test]
+fn a_vector_is_exposed_and_given_back() {
+    on_device(|address| async move {
+        let worker = worker();
+        let (client, server) = pair(&worker, &address).await;
+        let exposed = Registered::new(pattern(4, 5, 5000)).expose();
+        let grant = exposed.grant(&server, 1001..3003, Access::READ_WRITE).await.expect("grants");
+        assert_eq!(grant.isolation(), Isolation::Connection);
+        let handle = grant.remote_buffer();
+        let buffer = client.read(Buffer::allocate(2002).expect("memory"), &handle).await.expect("reads");
+        assert!(buffer[..] == pattern(4, 5, 5000)[1001..3003]);
+        let mut buffer = Buffer::allocate(2002).expect("memory");
+        buffer.fill(0x11);
+        client.write(buffer, &handle).await.expect("writes");
+        let vector = exposed.into_inner().await.expect("comes back").into_inner().expect("free");
+        let mut expected = pattern(4, 5, 5000);
+        expected[1001..3003].fill(0x11);
+        assert!(vector == expected);
+        drop(grant);
+    });
+}
+
+/// Kernel 7 has it for rxe, the older ones have not; never chosen silently.
+#[test]
+fn on_demand_paging_is_used_where_the_device_has_it_and_refused_elsewhere() {
+    on_device(|address| async move {
+        let worker = worker();
+        let (client, server) = pair(&worker, &address).await;
+        let device = Device::list().expect("lists").into_iter().find(|device| device.name() == client.device());
+        let context = device.expect("ours").open().expect("opens");
+        let is_there = MemoryRegion::supports_on_demand(&context);
+        eprintln!("on-demand paging: {is_there}");
+        let exposed = Registered::on_demand(pattern(7, 8, 1 << 20)).expose();
+        let granted = exposed.grant(&server, 4096..1 << 20, Access::READ_WRITE).await;
+        if !is_there {
+            assert_eq!(granted.expect_err("the device has none").kind(), ErrorKind::Unsupported);
+            let failed =
+                client.write(Registered::on_demand(vec![1; 10]), &handle_of_other_memory(&server).await.1).await;
+            assert_eq!(failed.expect_err("the device has none").error.kind(), ErrorKind::Unsupported);
+            return;
+        }
+        let grant = granted.expect("grants");
+        assert_eq!(grant.isolation(), Isolation::Domain, "there are no windows over such memory");
+        let handle = grant.remote_buffer();
+        let mut buffer = Registered::on_demand(vec![0; 300_000]);
+        buffer = client.read(buffer, &handle).await.expect("reads");
+        assert!(buffer[..] == pattern(7, 8, 1 << 20)[4096..304_096]);
+        buffer.fill(9);
+        client.write(buffer, &handle).await.expect("writes");
+        assert_eq!(grant.revoke().await.expect("revokes"), Revocation::Agreed);
+        let vector = exposed.into_inner().await.expect("comes back").into_inner().expect("free");
+        assert!(vector[4096..304_096].iter().all(|&byte| byte == 9));
+        assert!(vector[..4096] == pattern(7, 8, 4096)[..]);
+    });
+}
+
+async fn handle_of_other_memory(server: &zcmi::Connection) -> ((zcmi::ExposedBuffer, zcmi::Grant), zcmi::RemoteBuffer) {
+    let exposed = Buffer::allocate(64).expect("memory").expose();
+    let grant = exposed.grant(server, 0..64, Access::READ_WRITE).await.expect("grants");
+    let handle = grant.remote_buffer();
+    ((exposed, grant), handle)
+}
+
+#[test]
+fn what_is_no_dma_buf_is_refused() {
+    on_device(|address| async move {
+        let (_client, server) = pair(&worker(), &address).await;
+        let file = std::fs::File::open("/dev/zero").expect("a file");
+        let exposed = ExposedDmaBuf::new(file.into(), 0, 4096);
+        let error = exposed.grant(&server, 0..4096, Access::READ).await.expect_err("it is none");
+        assert!(error.to_string().contains("dma-buf"), "{error}");
+        let error = exposed.grant(&server, 0..4097, Access::READ).await.expect_err("beyond its end");
+        assert_eq!(error.kind(), ErrorKind::OutOfBounds);
+        exposed.into_file().await.expect("comes back");
+    });
+}

@@ -1,0 +1,192 @@
+//! Grants that end while something else ends too: their future, their buffer, their connection, their process.
+
+#![allow(unsafe_code, reason = "forking; each block carries its proof")]
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use zcmi::{Access, Buffer, ErrorKind, Revocation};
+
+use crate::common::resources::Resources;
+use crate::common::{on_device, pair, still_works, worker};
+
+const SOON: Duration = Duration::from_secs(10);
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(SOON, future).await.expect("in time")
+}
+
+#[test]
+fn the_end_of_a_connection_ends_its_grants() {
+    on_device(|address| async move {
+        let worker = worker();
+        let (client, server) = pair(&worker, &address).await;
+        let exposed = Buffer::allocate(4096).expect("memory").expose();
+        let grant = exposed.grant(&server, 0..4096, Access::READ).await.expect("grants");
+        let of_domain = exposed.grant_domain(&server, 0..4096, Access::READ).await.expect("grants");
+        client.close().await.expect("closes");
+        drop(client);
+        assert_eq!(soon(grant.ended()).await.expect("ends"), Revocation::ConnectionLost);
+        assert!(!grant.is_live() && of_domain.is_live());
+        let error = exposed.grant(&server, 0..10, Access::READ).await.expect_err("there is no peer");
+        assert!(matches!(error.kind(), ErrorKind::PeerClosed | ErrorKind::Closed), "{error}");
+        assert_eq!(soon(of_domain.revoke()).await.expect("revokes"), Revocation::Agreed);
+        soon(exposed.into_buffer()).await.expect("comes back");
+    });
+}
+
+/// Whoever is first: both ends, in every order, with what is on its way between them.
+#[test]
+fn revoking_and_closing_at_once_is_orderly() {
+    on_device(|address| async move {
+        let worker = worker();
+        let before = Resources::settled();
+        for round in 0..24u64 {
+            let (client, server) = pair(&worker, &address).await;
+            let exposed = Buffer::allocate(4096).expect("memory").expose();
+            let grant = exposed.grant(&server, 0..4096, Access::READ).await.expect("grants");
+            let reading = client.read(Buffer::allocate(4096).expect("memory"), &grant.remote_buffer());
+            let pause = |turn: u64| tokio::time::sleep(Duration::from_micros(300 * (turn % 8)));
+            let close_holder = async {
+                pause(round).await;
+                client.close().await
+            };
+            let close_owner = async {
+                pause(round / 3).await;
+                if round % 3 == 0 { server.close().await } else { Ok(()) }
+            };
+            let revoke = async {
+                pause(7 - round % 8).await;
+                grant.revoke().await
+            };
+            let (read, holder, owner, revoked) =
+                soon(async { tokio::join!(reading, close_holder, close_owner, revoke) }).await;
+            revoked.expect("no peer can reach it");
+            // It was posted before either end closed, or nothing was sent.
+            if let Err(failed) = read {
+                let kind = failed.error.kind();
+                assert!(
+                    matches!(kind, ErrorKind::Revoked | ErrorKind::Closed | ErrorKind::PeerClosed),
+                    "round {round}: {}",
+                    failed.error
+                );
+            }
+            holder.expect("closes");
+            owner.expect("closes");
+            soon(exposed.into_buffer()).await.expect("comes back");
+        }
+        still_works(&address).await;
+        drop(worker);
+        Resources::assert_back_at(&before);
+    });
+}
+
+#[test]
+fn a_dropped_grant_and_a_dropped_exposure_revoke_in_the_background() {
+    on_device(|address| async move {
+        let worker = worker();
+        let (client, server) = pair(&worker, &address).await;
+        let handle = {
+            let exposed = Buffer::allocate(4096).expect("memory").expose();
+            let grant = exposed.grant(&server, 0..4096, Access::READ).await.expect("grants");
+            let handle = grant.remote_buffer();
+            soon(client.read(Buffer::allocate(8).expect("memory"), &handle)).await.expect("it is live");
+            drop(grant);
+            is_revoked_soon(&client, &handle).await;
+            let second = exposed.grant(&server, 0..4096, Access::READ).await.expect("grants");
+            let handle = second.remote_buffer();
+            soon(client.read(Buffer::allocate(8).expect("memory"), &handle)).await.expect("it is live");
+            // The exposure goes, the grant is still in hand.
+            drop(exposed);
+            assert!(soon(second.ended()).await.is_ok());
+            handle
+        };
+        is_revoked_soon(&client, &handle).await;
+        client.send(b"lives").await.expect("sends");
+        assert_eq!(&*server.recv().await.expect("receives"), b"lives");
+    });
+}
+
+async fn is_revoked_soon(client: &zcmi::Connection, handle: &zcmi::RemoteBuffer) {
+    let begun = Instant::now();
+    loop {
+        match soon(client.read(Buffer::allocate(8).expect("memory"), handle)).await {
+            Ok(_) => assert!(begun.elapsed() < SOON, "it is never revoked"),
+            Err(failed) => return assert_eq!(failed.error.kind(), ErrorKind::Revoked, "{}", failed.error),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Each future is polled a number of times and then dropped: whatever it had begun is ended, and nothing is left behind.
+#[test]
+fn futures_that_are_dropped_at_any_point_leave_nothing_behind() {
+    on_device(|address| async move {
+        let worker = worker();
+        let before = Resources::settled();
+        let (client, server) = pair(&worker, &address).await;
+        for polls in 0..6 {
+            let exposed = Buffer::allocate(4096).expect("memory").expose();
+            let granted = poll_times(polls, pin!(exposed.grant(&server, 0..64, Access::READ)));
+            if let Poll::Ready(granted) = granted {
+                let grant = granted.expect("grants");
+                let handle = grant.remote_buffer();
+                soon(client.read(Buffer::allocate(8).expect("memory"), &handle)).await.expect("reads");
+                // One that was never polled has begun nothing, but it drops the grant.
+                let _ = poll_times(polls % 3, pin!(grant.revoke()));
+                is_revoked_soon(&client, &handle).await;
+            }
+            let second = exposed.grant(&server, 0..64, Access::READ).await.expect("grants");
+            let _ = poll_times(polls, pin!(exposed.into_buffer()));
+            drop(second);
+            client.send(b"x").await.expect("sends");
+            assert_eq!(&*soon(server.recv()).await.expect("receives"), b"x");
+        }
+        client.close().await.expect("closes");
+        drop((client, server, worker));
+        Resources::assert_back_at(&before);
+    });
+}
+
+fn poll_times<T>(times: usize, mut future: std::pin::Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    for _ in 0..times {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return Poll::Ready(output);
+        }
+    }
+    Poll::Pending
+}
+
+/// A forked child has the grants' values and none of their memory; what it drops is its parent's.
+#[test]
+fn a_forked_child_revokes_nothing() {
+    on_device(|address| async move {
+        let worker = worker();
+        let (client, server) = pair(&worker, &address).await;
+        let exposed = Buffer::allocate(4096).expect("memory").expose();
+        let grant = exposed.grant(&server, 0..4096, Access::READ_WRITE).await.expect("grants");
+        let handle = grant.remote_buffer();
+        // SAFETY: the child drops what it has inherited, which takes no lock there, and exits at once.
+        match unsafe { libc::fork() } {
+            0 => {
+                drop((grant, exposed));
+                // SAFETY: ends the child at once.
+                unsafe { libc::_exit(0) }
+            }
+            child => {
+                let mut status = -1;
+                // SAFETY: waits for the child just made; `status` is writable.
+                assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+                assert_eq!(status, 0, "the child did not end well");
+            }
+        }
+        let mut buffer = Buffer::allocate(8).expect("memory");
+        buffer.fill(3);
+        soon(client.write(buffer, &handle)).await.expect("the grant lives");
+        let mut bytes = [0; 8];
+        exposed.read_at(0, &mut bytes);
+        assert_eq!(bytes, [3; 8]);
+        assert_eq!(soon(grant.revoke()).await.expect("revokes"), Revocation::Agreed);
+    });
+}
