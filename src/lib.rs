@@ -38,7 +38,8 @@
 //! | set up | [`Worker`], [`Config`], [`Listener`], [`Connector`] |
 //! | exchange messages | [`Connection::send`], [`Connection::recv`], [`Message`] |
 //! | let a peer access memory | [`Buffer::expose`], [`ExposedBuffer::grant`], [`Grant`] |
-//! | access a peer's memory | [`RemoteBuffer`], [`Connection::read`], [`Connection::write`], [`Connection::batch`] |
+//! | access a peer's memory | [`RemoteBuffer`], [`Connection::read`], [`Connection::write`], [`Connection::fetch_add`], [`Connection::batch`] |
+//! | understand all that | [`memory_guide`] |
 //! | use verbs directly | [`verbs`] |
 //!
 //! # Threads, cancellation, clean-up
@@ -87,6 +88,10 @@ pub use memory::{
     Access, Buffer, Destination, Exposable, Exposed, ExposedBuffer, ExposedDmaBuf, Grant, Isolation, Registered,
     Registrable, RemoteBuffer, RemoteValue, Revocation, Segment, Source,
 };
+
+/// Who owns memory, who may touch it, and how it is taken back.
+#[doc = include_str!("../docs/memory.md")]
+pub mod memory_guide {}
 
 /// The README's examples are compiled with the others.
 #[cfg(all(doctest, feature = "verbs"))]

@@ -6,7 +6,7 @@ use std::task::Waker;
 use super::link::{Arrival, Finish, Link};
 use super::link_grants::{Answer, GrantToken};
 use super::operations::{Completed, Operations};
-use crate::memory::{Domain, Held, Registration, Transfer};
+use crate::memory::{Domain, GrantState, Held, Registration, Revocation, Transfer};
 use crate::protocol::GrantId;
 use crate::transport::{ChannelKey, Completion, Failure, Queue};
 use crate::{Buffer, Error, ErrorKind, Result};
@@ -45,17 +45,33 @@ pub(super) struct Core<Q> {
     flushed: Vec<LinkKey>,
     /// What to drop when the lock is free.
     pub(super) garbage: Vec<Garbage>,
+    /// Grants that have ended, to be told so when the lock is free and their regions are dropped.
+    pub(super) ended: Vec<EndedGrant>,
     /// Regions of grants to be deregistered when the lock is free; it may block.
     pub(super) to_deregister: Vec<(LinkKey, GrantId, Arc<dyn Registration>)>,
     /// Whether somebody has polled since the service thread last looked.
     pub(super) was_polled: bool,
 }
 
+/// A grant whose memory can no longer be reached, or is set aside.
+pub(super) struct EndedGrant {
+    pub(super) region: Option<Arc<dyn Registration>>,
+    pub(super) state: Arc<GrantState>,
+    pub(super) result: Result<Revocation>,
+}
+
+impl EndedGrant {
+    /// Tells those who wait. Only now: whoever learns it may at once want the memory for itself alone.
+    pub(super) fn tell(self) {
+        drop(self.region);
+        self.state.end(self.result).into_iter().for_each(Waker::wake);
+    }
+}
+
 /// What must not be dropped under the lock: it can mean to deregister, or run somebody's code.
 pub(super) enum Garbage {
     Answer(#[expect(dead_code, reason = "dropping it is what counts")] Answer),
     Memory(#[expect(dead_code, reason = "dropping it is what counts")] Held),
-    Region(#[expect(dead_code, reason = "dropping it is what counts")] Arc<dyn Registration>),
 }
 
 impl<Q: Queue> Core<Q> {
@@ -75,6 +91,7 @@ impl<Q: Queue> Core<Q> {
             broken: Vec::new(),
             flushed: Vec::new(),
             garbage: Vec::new(),
+            ended: Vec::new(),
             to_deregister: Vec::new(),
             was_polled: false,
         }

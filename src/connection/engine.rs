@@ -10,7 +10,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Handle, Id};
 use tokio::task::AbortHandle;
 
-use super::core::{Core, LinkKey};
+use super::core::{Core, EndedGrant, LinkKey};
 use super::link::Finish;
 use crate::config::{Config, Polling};
 use crate::memory::{Domain, Epoch, Registration, Revocation};
@@ -257,14 +257,12 @@ impl<T: Transport> Engine<T> {
         for (key, id, region) in core.to_deregister.drain(..) {
             self.deregister_later(key, id, region);
         }
-        let garbage = std::mem::take(&mut core.garbage);
-        if core.woken.is_empty() {
-            drop(core);
-            return drop(garbage);
-        }
-        let mut woken = std::mem::take(&mut core.woken);
+        let (garbage, ended) = (std::mem::take(&mut core.garbage), std::mem::take(&mut core.ended));
+        let woken = (!core.woken.is_empty()).then(|| std::mem::take(&mut core.woken));
         drop(core);
         drop(garbage);
+        ended.into_iter().for_each(EndedGrant::tell);
+        let Some(mut woken) = woken else { return };
         woken.drain(..).for_each(Waker::wake);
         let mut core = self.lock();
         if core.woken.capacity() < woken.capacity() {

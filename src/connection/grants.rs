@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::core::{Core, Garbage, LinkKey};
+use super::core::{Core, EndedGrant, Garbage, LinkKey};
 use super::link_grants::{Answer, GrantToken, OwnedGrant, Phase};
 use crate::memory::{GrantState, Registration, Revocation};
 use crate::protocol::{FrameKind, GrantId, Scope};
@@ -182,14 +182,12 @@ impl<Q: Queue> Core<Q> {
         let Some(link) = self.link(key) else { return };
         let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
         let told = if grant.is_agreed { Revocation::Agreed } else { Revocation::Forced };
-        let woken = grant.state.end(result.map(|known| known.unwrap_or(told)));
-        let region = grant.region.take();
+        let (state, region) = (Arc::clone(&grant.state), grant.region.take());
         grant.phase = Phase::Over;
         if !grant.is_asked {
             link.grants.forget(id);
         }
-        self.woken.extend(woken);
-        self.garbage.extend(region.map(Garbage::Region));
+        self.ended.push(EndedGrant { region, state, result: result.map(|known| known.unwrap_or(told)) });
         self.wake_senders(key);
     }
 
