@@ -122,22 +122,24 @@ impl Service {
         let mut watches: Vec<(WatchId, OwnedFd, Watch)> = Vec::new();
         let mut timers: Vec<(Instant, Job)> = Vec::new();
         let mut ticks: Vec<Tick> = Vec::new();
+        let mut added = Vec::new();
         loop {
             let (jobs, unwatched) = {
                 let mut inbox = self.inbox();
                 timers.append(&mut inbox.timers);
                 ticks.append(&mut inbox.ticks);
-                for (id, fd, mut watch) in inbox.watches.drain(..) {
-                    match epoll::add(&self.epoll, &fd, EventData::new_u64(id.0), EventFlags::IN) {
-                        Ok(()) => watches.push((id, fd, watch)),
-                        Err(error) => {
-                            tracing::error!(%error, "a descriptor cannot be watched");
-                            watch();
-                        }
-                    }
-                }
+                added.append(&mut inbox.watches);
                 (std::mem::take(&mut inbox.jobs), std::mem::take(&mut inbox.unwatched))
             };
+            for (id, fd, mut watch) in added.drain(..) {
+                match epoll::add(&self.epoll, &fd, EventData::new_u64(id.0), EventFlags::IN) {
+                    Ok(()) => watches.push((id, fd, watch)),
+                    Err(error) => {
+                        tracing::error!(%error, "a descriptor cannot be watched");
+                        watched(&mut watch);
+                    }
+                }
+            }
             // Closing a descriptor would not do: it may have been duplicated.
             for (_, fd, _) in watches.extract_if(.., |(id, ..)| unwatched.contains(id)) {
                 let _ = epoll::delete(&self.epoll, &fd);

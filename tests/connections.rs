@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use common::resources::Resources;
-use common::{fill, listen, on_device, pair, pattern, still_works, worker};
+use common::{aside, fill, listen, on_device, pair, pattern, still_works, worker};
 use zcmi::{Access, Buffer, Config, Connection, Connector, ErrorKind, Polling, Worker};
 
 /// Everything here is quick; a wait that is longer is a lost wake-up.
@@ -348,11 +348,6 @@ fn connections_that_break_while_they_are_dropped_leave_nothing_behind() {
         aside(move || Resources::assert_back_at(&baseline)).await;
         assert_eq!(Resources::now().of("qp"), before.of("qp"));
     });
-}
-
-/// Waits on a thread of its own, so that the runtime goes on.
-async fn aside<T: Send + 'static>(wait: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(wait).await.expect("the wait succeeds")
 }
 
 /// Whatever a forked child drops, its parent's connection goes on.

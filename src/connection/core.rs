@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::link::{Arrival, Finish, Link};
-use super::link_grants::{Answer, GrantToken};
+use super::link_grants::{Answer, GrantToken, parse_request};
 use super::operations::{Completed, Operations};
 use crate::memory::{Domain, GrantState, Held, Registration, Revocation, Transfer};
 use crate::protocol::GrantId;
@@ -48,9 +48,11 @@ pub(super) struct Core<Q> {
     /// Grants that have ended, to be told so when the lock is free and their regions are dropped.
     pub(super) ended: Vec<EndedGrant>,
     /// Regions of grants to be deregistered when the lock is free; it may block.
-    pub(super) to_deregister: Vec<(LinkKey, GrantId, Arc<dyn Registration>)>,
+    pub(super) to_deregister: Vec<ToDeregister>,
     /// Whether somebody has polled since the service thread last looked.
     pub(super) was_polled: bool,
+    is_dispatching: bool,
+    must_poll_again: bool,
 }
 
 /// A grant whose memory can no longer be reached, or is set aside.
@@ -66,6 +68,15 @@ impl EndedGrant {
         drop(self.region);
         self.state.end(self.result).into_iter().for_each(Waker::wake);
     }
+}
+
+/// A grant that is a region, on its way out.
+pub(super) struct ToDeregister {
+    pub(super) link: LinkKey,
+    pub(super) id: GrantId,
+    pub(super) region: Arc<dyn Registration>,
+    pub(super) state: Arc<GrantState>,
+    pub(super) how: Revocation,
 }
 
 /// What must not be dropped under the lock: it can mean to deregister, or run somebody's code.
@@ -94,6 +105,8 @@ impl<Q: Queue> Core<Q> {
             ended: Vec::new(),
             to_deregister: Vec::new(),
             was_polled: false,
+            is_dispatching: false,
+            must_poll_again: false,
         }
     }
 
@@ -140,6 +153,12 @@ impl<Q: Queue> Core<Q> {
     /// Handles the completions that are there; answers whether there may be more at once.
     pub(super) fn progress(&mut self) -> Result<bool> {
         self.was_polled = true;
+        if self.is_dispatching {
+            // Called from below itself: what is newer must not overtake the batch in hand.
+            self.must_poll_again = true;
+            return Ok(false);
+        }
+        self.is_dispatching = true;
         let mut completions = std::mem::take(&mut self.completions);
         let polled = self.queue.poll(&mut completions);
         for completion in completions.drain(..) {
@@ -153,7 +172,8 @@ impl<Q: Queue> Core<Q> {
             let detail = "the device has ended it, as it does after a refused access";
             self.fail(key, Error::new(ErrorKind::ConnectionBroken, "connection").with_detail(detail));
         }
-        polled
+        self.is_dispatching = false;
+        polled.map(|polled| polled | std::mem::take(&mut self.must_poll_again))
     }
 
     /// Handles the completions that are there, once, whatever the poll answers: what it broke is told to those it concerns.
@@ -183,12 +203,16 @@ impl<Q: Queue> Core<Q> {
             }
             return;
         }
-        if completion.token == MESSAGE || completion.token == FINISH {
+        let request = parse_request(completion.token);
+        if completion.token == MESSAGE || completion.token == FINISH || request.is_some() {
             if let Some(slot) = completion.memory.and_then(Transfer::into_buffer) {
                 link.reclaim(slot);
             }
             if completion.token == FINISH && failure.is_none() {
                 link.finish = Finish::Done;
+            }
+            if let (Some(serial), None) = (request, failure) {
+                self.request_delivered(key, serial);
             }
         } else if let Some(token) = GrantToken::parse(completion.token) {
             self.window_completed(key, token, failure.is_none());
@@ -243,6 +267,8 @@ impl<Q: Queue> Core<Q> {
             Ok(Arrival::Recycle(buffer)) => {
                 self.post_receive(key, buffer);
                 self.wake_receivers(key);
+                // What is staged with a handle that is asked for goes now, while it is good.
+                self.flush();
                 self.send_revocations(key);
             }
             Ok(Arrival::Agreed(buffer, ids)) => {

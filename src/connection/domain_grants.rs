@@ -112,6 +112,10 @@ impl GrantControl for OfDomain {
         }
     }
 
+    fn is_ours(&self) -> bool {
+        self.epoch.is_current()
+    }
+
     fn poll(&self, _: &mut Context<'_>, _: &GrantState) {
         // The answers come to any of the domain's engines, which somebody drives or the service thread looks after.
         for engine in engines_of(self.domain.id()) {

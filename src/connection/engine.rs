@@ -10,11 +10,11 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Handle, Id};
 use tokio::task::AbortHandle;
 
-use super::core::{Core, EndedGrant, LinkKey};
+use super::core::{Core, EndedGrant, LinkKey, ToDeregister};
 use super::link::Finish;
+use super::link_grants::Phase;
 use crate::config::{Config, Polling};
-use crate::memory::{Domain, Epoch, Registration, Revocation};
-use crate::protocol::GrantId;
+use crate::memory::{Domain, Epoch, Revocation};
 use crate::service::{Service, WatchId};
 use crate::transport::{Queue, Transport};
 use crate::{Error, ErrorKind, Result};
@@ -40,6 +40,8 @@ pub(super) struct Engine<T: Transport> {
     reactors: Mutex<Reactors>,
     events: OwnedFd,
     is_looked_after: AtomicBool,
+    /// Whether leases and deadlines are to be looked after by who has the lock.
+    is_tending_due: AtomicBool,
 }
 
 /// Who waits for the event descriptor: a task on each runtime that waits, or the service thread.
@@ -65,6 +67,7 @@ impl<T: Transport> Engine<T> {
             core: Mutex::new(Core::new(queue, domain)),
             reactors: Mutex::default(),
             is_looked_after: AtomicBool::new(false),
+            is_tending_due: AtomicBool::new(false),
         }))
     }
 
@@ -129,8 +132,11 @@ impl<T: Transport> Engine<T> {
         let mut core = match self.core.try_lock() {
             Ok(core) => core,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // Somebody drives it.
-            Err(TryLockError::WouldBlock) => return true,
+            // Somebody drives it, and tends it too.
+            Err(TryLockError::WouldBlock) => {
+                self.is_tending_due.store(true, Ordering::Relaxed);
+                return true;
+            }
         };
         if !core.was_polled {
             while self.progress(&mut core) {}
@@ -250,12 +256,16 @@ impl<T: Transport> Engine<T> {
 
     /// Gives the lock back, closes what broke and calls the wakers: they are foreign code.
     fn settle(self: &Arc<Self>, mut core: MutexGuard<'_, Core<T::Queue>>) {
+        if self.is_tending_due.load(Ordering::Relaxed) {
+            self.is_tending_due.store(false, Ordering::Relaxed);
+            core.tend_all(Instant::now());
+        }
+        for grant in core.to_deregister.drain(..) {
+            self.deregister_later(grant);
+        }
         // Before the lock is free: whoever sees the failure may at once queue the job that forgets the link.
         while let Some(key) = core.broken.pop() {
             self.close_later(key);
-        }
-        for (key, id, region) in core.to_deregister.drain(..) {
-            self.deregister_later(key, id, region);
         }
         let (garbage, ended) = (std::mem::take(&mut core.garbage), std::mem::take(&mut core.ended));
         let woken = (!core.woken.is_empty()).then(|| std::mem::take(&mut core.woken));
@@ -280,11 +290,13 @@ impl<T: Transport> Engine<T> {
     }
 
     /// Ends a grant that is a region on the service thread, since that may block.
-    fn deregister_later(self: &Arc<Self>, key: LinkKey, id: GrantId, region: Arc<dyn Registration>) {
+    fn deregister_later(self: &Arc<Self>, grant: ToDeregister) {
         let engine = Arc::clone(self);
         self.service.run_job(move || {
-            let ended = region.end().map(|()| None).map_err(|error| error.within("revoke"));
-            engine.with(|core| core.grant_ended(key, id, ended));
+            let ToDeregister { link, id, region, state, how } = grant;
+            let ended = region.end().map(|()| how).map_err(|error| error.within("revoke"));
+            state.end(ended).into_iter().for_each(Waker::wake);
+            engine.with(|core| core.grant_deregistered(link, id));
         });
     }
 
@@ -292,6 +304,10 @@ impl<T: Transport> Engine<T> {
     fn end_grants(self: &Arc<Self>, key: LinkKey) {
         let grants = self.with(|core| core.link(key).map(|link| link.grants.drain()).unwrap_or_default());
         for mut grant in grants {
+            if grant.phase == Phase::Deregistering {
+                // Its job tells.
+                continue;
+            }
             // A window's region is dropped; it is the exposure's to end.
             let ended = match grant.region.take() {
                 Some(region) if grant.window.is_none() => region.end().map_err(|error| error.within("revoke")),

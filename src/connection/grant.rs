@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::established::Waiting;
 use super::grants::NewGrant;
 use super::{Active, Connection};
 use crate::memory::{
-    Exposable, Exposure, GrantControl, GrantRecord, GrantState, RegionAccess, Registration, check_range,
+    Epoch, Exposable, Exposure, GrantControl, GrantRecord, GrantState, RegionAccess, Registration, check_range,
 };
 use crate::protocol::GrantId;
 use crate::transport::Transport;
@@ -30,7 +30,6 @@ impl<M: Exposable> Exposed<M> {
     ///
     /// # Errors
     /// [`OutOfBounds`](ErrorKind::OutOfBounds), [`AccessDenied`](ErrorKind::AccessDenied) if the memory may only be read,
-    /// [`Misaligned`](ErrorKind::Misaligned) if atomic access is to begin between words,
     /// [`MemoryLimit`](ErrorKind::MemoryLimit), [`ResourceExhausted`](ErrorKind::ResourceExhausted) (65,536 grants on one
     /// connection, or no window left), and whatever ended the connection.
     pub async fn grant(&self, connection: &Connection, range: Range<usize>, access: Access) -> Result<Grant> {
@@ -100,7 +99,8 @@ async fn grant(
         })
     });
     let (id, remote_key, state) = opened.await.map_err(refine)?;
-    let control = Arc::new(OfConnection { engine: Arc::clone(&inner.engine), link: inner.key, id });
+    let control =
+        Arc::new(OfConnection { engine: Arc::downgrade(&inner.engine), epoch: Epoch::current(), link: inner.key, id });
     let record = GrantRecord { state: Arc::clone(&state), control };
     exposure.add(&record);
     let handle = RemoteBuffer::new(address, length, remote_key, access, inner.session, id);
@@ -159,23 +159,27 @@ fn check(exposure: &Exposure, range: &Range<usize>, access: Access) -> Result<()
 
 /// Takes a grant on one connection back.
 struct OfConnection<T: Transport> {
-    engine: Arc<Engine<T>>,
+    engine: Weak<Engine<T>>,
+    epoch: Epoch,
     link: LinkKey,
     id: GrantId,
 }
 
 impl<T: Transport> GrantControl for OfConnection<T> {
     fn begin(&self, patience: Option<Duration>) {
-        if self.engine.is_ours() {
-            self.engine.with(|core| core.begin_revoke(self.link, self.id, patience));
+        if let Some(engine) = self.engine.upgrade().filter(|_| self.is_ours()) {
+            engine.with(|core| core.begin_revoke(self.link, self.id, patience));
         }
     }
 
+    fn is_ours(&self) -> bool {
+        self.epoch.is_current()
+    }
+
     fn poll(&self, context: &mut Context<'_>, state: &GrantState) {
-        if !self.engine.is_ours() {
-            return;
-        }
-        let driven = self.engine.drive(context, |core, waker| {
+        // An engine goes only after its connections, and those end their grants.
+        let Some(engine) = self.engine.upgrade() else { return };
+        let driven = engine.drive(context, |core, waker| {
             if state.has_ended() {
                 return Poll::Ready(());
             }

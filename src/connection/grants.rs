@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::core::{Core, EndedGrant, Garbage, LinkKey};
+use super::core::{Core, EndedGrant, Garbage, LinkKey, MESSAGE, ToDeregister};
 use super::link_grants::{Answer, GrantToken, OwnedGrant, Phase};
 use crate::memory::{GrantState, Registration, Revocation};
-use crate::protocol::{FrameKind, GrantId, Scope};
-use crate::transport::{Opening, Queue};
+use crate::protocol::{GrantId, Scope};
+use crate::transport::{NotBound, Opening, Queue};
 use crate::{Access, Error, ErrorKind, Result};
 
 /// A grant that is being made.
@@ -54,12 +54,14 @@ impl<Q: Queue> Core<Q> {
             match self.queue.bind(channel, token, opening) {
                 Ok((window, remote_key)) => {
                     grant.window = Some(window);
-                    grant.phase = Phase::Binding { is_unwanted: false };
+                    grant.phase = Phase::Binding { unwanted: None };
                     remote_key
                 }
-                Err(error) => {
-                    if let Some(link) = self.link(key) {
-                        // Nobody has heard of it.
+                Err(NotBound { error, is_doubtful }) => {
+                    if let (true, Some(error)) = (is_doubtful, &error) {
+                        // Its completion may come all the same; the name must not be another's by then.
+                        self.fail(key, error.again("grant"));
+                    } else if let Some(link) = self.link(key) {
                         link.grants.slots.give_back(id);
                     }
                     return error.map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
@@ -85,26 +87,35 @@ impl<Q: Queue> Core<Q> {
         if let Some(patience) = patience {
             grant.patience = patience.min(MOST_PATIENCE);
         }
+        let now = Instant::now();
         match grant.phase {
-            Phase::Binding { .. } => grant.phase = Phase::Binding { is_unwanted: true },
+            Phase::Binding { unwanted: None } => {
+                let until = now + grant.patience.max(LEAST_PATIENCE);
+                grant.phase = Phase::Binding { unwanted: Some(until) };
+                link.grants.due_at(until);
+            }
             Phase::Live => {
                 grant.state.ending();
-                let until = Instant::now() + grant.patience;
-                (grant.phase, grant.is_asked) = (Phase::Asking { until }, true);
+                let until = now + grant.patience;
+                (grant.phase, grant.is_asked) = (Phase::Asking { until, latest: until + DELIVERY }, true);
                 link.grants.revoking.want(id);
                 link.grants.due_at(until);
                 self.send_revocations(key);
             }
             // Sooner than was said before, if so.
-            Phase::Asking { until } => {
-                let sooner = until.min(Instant::now() + grant.patience);
-                grant.phase = Phase::Asking { until: sooner };
-                link.grants.due_at(sooner);
+            Phase::Asking { until, latest } => {
+                let until = until.min(now + grant.patience);
+                grant.phase = Phase::Asking { until, latest };
+                link.grants.due_at(until);
             }
-            Phase::Closing { .. } | Phase::Closed { .. } | Phase::Over => {}
+            Phase::Binding { .. }
+            | Phase::Closing { .. }
+            | Phase::Closed { .. }
+            | Phase::Deregistering
+            | Phase::Over => {}
         }
         if patience.is_some_and(|patience| patience.is_zero()) {
-            self.advance(key, id, Instant::now());
+            self.advance(key, id, now);
         }
     }
 
@@ -121,18 +132,24 @@ impl<Q: Queue> Core<Q> {
 
     /// Sends what is due of both sides of revocation, as far as there is room.
     pub(super) fn send_revocations(&mut self, key: LinkKey) {
-        loop {
-            let Some(link) = self.link(key).filter(|link| link.ending.get().is_none() && link.can_send_control())
-            else {
+        while let Some(kind) = self.link(key).and_then(|link| link.next_revocation()) {
+            if !self.send_control(key, kind, MESSAGE) {
                 return;
+            }
+        }
+    }
+
+    /// A request has reached the holder's device: its time begins.
+    pub(super) fn request_delivered(&mut self, key: LinkKey, serial: u32) {
+        let Some(link) = self.link(key) else { return };
+        let now = Instant::now();
+        for id in link.grants.revoking.asked(serial).to_vec() {
+            let Some(grant) = link.grants.get(id.slot, id.generation).filter(|_| id.scope == Scope::Connection) else {
+                continue;
             };
-            let kind = match (link.grants.held.is_due(), link.grants.revoking.is_due()) {
-                (true, _) => FrameKind::Revoked,
-                (false, true) => FrameKind::Revoke,
-                (false, false) => return,
-            };
-            if !self.send_control_frame(key, kind) {
-                return;
+            if let Phase::Asking { .. } = grant.phase {
+                let until = now + grant.patience;
+                grant.phase = Phase::Asking { until, latest: until };
             }
         }
     }
@@ -147,14 +164,17 @@ impl<Q: Queue> Core<Q> {
         }
         let (id, patience) = (grant.id, grant.patience);
         match grant.phase {
-            Phase::Binding { is_unwanted } if !token.is_invalidation => {
+            Phase::Binding { unwanted } if !token.is_invalidation => {
                 grant.state.opened();
                 grant.phase = Phase::Live;
-                if is_unwanted {
+                if let Some(lease) = grant.lease {
+                    link.grants.due_at(lease);
+                }
+                if unwanted.is_some() {
                     self.begin_revoke(key, id, Some(patience));
                 }
             }
-            Phase::Closed { .. } if token.is_invalidation => self.grant_ended(key, id, Ok(None)),
+            Phase::Closed { .. } if token.is_invalidation => self.grant_ended(key, id),
             _ => {}
         }
     }
@@ -168,7 +188,10 @@ impl<Q: Queue> Core<Q> {
             (grant.is_asked, grant.is_agreed) = (false, true);
             match grant.phase {
                 Phase::Asking { .. } => {
-                    grant.phase = Phase::Closing { until: now + grant.patience.max(LEAST_PATIENCE) };
+                    // Nobody uses the key any more, so there is no hurry.
+                    let until = now + AGREED_PATIENCE;
+                    grant.phase = Phase::Closing { until };
+                    link.grants.due_at(until);
                     self.close_grant(key, id);
                 }
                 Phase::Over => link.grants.forget(id),
@@ -177,8 +200,8 @@ impl<Q: Queue> Core<Q> {
         }
     }
 
-    /// A grant's memory can no longer be reached, or is set aside. `Ok(None)`: as the holder's answer says.
-    pub(super) fn grant_ended(&mut self, key: LinkKey, id: GrantId, result: Result<Option<Revocation>>) {
+    /// A grant's memory can no longer be reached.
+    fn grant_ended(&mut self, key: LinkKey, id: GrantId) {
         let Some(link) = self.link(key) else { return };
         let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
         let told = if grant.is_agreed { Revocation::Agreed } else { Revocation::Forced };
@@ -187,7 +210,18 @@ impl<Q: Queue> Core<Q> {
         if !grant.is_asked {
             link.grants.forget(id);
         }
-        self.ended.push(EndedGrant { region, state, result: result.map(|known| known.unwrap_or(told)) });
+        self.ended.push(EndedGrant { region, state, result: Ok(told) });
+        self.wake_senders(key);
+    }
+
+    /// The region of a grant is deregistered; who waits was told.
+    pub(super) fn grant_deregistered(&mut self, key: LinkKey, id: GrantId) {
+        let Some(link) = self.link(key) else { return };
+        let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
+        grant.phase = Phase::Over;
+        if !grant.is_asked {
+            link.grants.forget(id);
+        }
         self.wake_senders(key);
     }
 
@@ -213,13 +247,21 @@ impl<Q: Queue> Core<Q> {
                 tracing::debug!(slot = id.slot, "the lease of a grant is over");
                 self.begin_revoke(key, id, None);
             }
-            Phase::Asking { until } if until <= now => {
+            Phase::Asking { until, latest } if until <= now && latest > now && !grant.patience.is_zero() => {
+                // The question is still on its way.
+                let until = (now + AGAIN).min(latest);
+                grant.phase = Phase::Asking { until, latest };
+                link.grants.due_at(until);
+            }
+            Phase::Asking { until, .. } if until <= now => {
                 let until = now + grant.patience.max(LEAST_PATIENCE);
                 grant.phase = Phase::Closing { until };
                 link.grants.due_at(until);
                 self.close_grant(key, id);
             }
-            Phase::Closing { until } | Phase::Closed { until } if until <= now => {
+            Phase::Binding { unwanted: Some(until) } | Phase::Closing { until } | Phase::Closed { until }
+                if until <= now =>
+            {
                 // Only the end of the queue pair takes the key back now.
                 let detail = "a revoked key could not be made invalid in time, so the connection is ended";
                 self.fail(key, Error::new(ErrorKind::ConnectionBroken, "revoke").with_detail(detail));
@@ -262,9 +304,11 @@ impl<Q: Queue> Core<Q> {
                 }
             }
             (None, Some(_)) => {
-                grant.phase = Phase::Closed { until };
+                grant.phase = Phase::Deregistering;
+                let how = if grant.is_agreed { Revocation::Agreed } else { Revocation::Forced };
                 if let Some(region) = grant.region.take() {
-                    self.to_deregister.push((key, id, region));
+                    let state = Arc::clone(&grant.state);
+                    self.to_deregister.push(ToDeregister { link: key, id, region, state, how });
                 }
             }
             // It ends with the connection.
@@ -289,5 +333,11 @@ impl<Q: Queue> Core<Q> {
 
 /// No time is added to one so long that it could overflow.
 pub(super) const MOST_PATIENCE: Duration = Duration::from_secs(24 * 3600);
-/// The device itself has at least so long to make a key invalid.
+/// The device itself has at least so long to make a key, or to make it invalid.
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+/// The same, for a key that nobody uses: what was posted before it may take its time.
+const AGREED_PATIENCE: Duration = Duration::from_secs(30);
+/// What the question has to reach the holder's device behind all that was posted before it.
+const DELIVERY: Duration = Duration::from_secs(3);
+/// How soon an undelivered question is looked after again.
+const AGAIN: Duration = Duration::from_millis(25);

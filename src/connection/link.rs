@@ -148,25 +148,39 @@ impl Link {
         domain: &dyn Domain,
         scratch: &mut Vec<u8>,
     ) -> Result<Option<Outgoing>> {
-        let grants = &mut self.grants;
-        match kind {
-            FrameKind::Revoke => match grants.revoking.request() {
-                Some(payload) => self.build(kind, &payload, domain, scratch),
-                None => Ok(None),
-            },
-            FrameKind::Revoked => match grants.held.agreement() {
-                Some(payload) => self.build(kind, &payload, domain, scratch),
-                None => Ok(None),
-            },
-            _ => self.build(kind, &[], domain, scratch),
+        let payload = match kind {
+            FrameKind::Revoke => {
+                let room = if self.slots.is_empty() { self.inline - HEADER } else { self.control_room() };
+                let request = self.grants.revoking.request(room);
+                self.grants.last_request = request.as_ref().map(|(serial, _)| *serial);
+                request.map(|(_, payload)| payload)
+            }
+            FrameKind::Revoked => self.grants.held.answer(),
+            _ => return self.build(kind, &[], domain, scratch),
+        };
+        match payload {
+            Some(payload) => self.build(kind, &payload, domain, scratch),
+            None => Ok(None),
         }
     }
 
-    /// Whether the longest control frame can be built now.
-    pub(super) fn can_send_control(&self) -> bool {
-        self.is_open()
-            && self.finish == Finish::Open
-            && (HEADER + CONTROL_PAYLOAD <= self.inline || !self.slots.is_empty())
+    /// Bytes that the payload of a control frame may have on this connection, either way.
+    fn control_room(&self) -> usize {
+        self.max_message.max(CONTROL_PAYLOAD)
+    }
+
+    /// Which frame of revocation is due and can be built now.
+    pub(super) fn next_revocation(&self) -> Option<FrameKind> {
+        if !self.is_open() || self.finish != Finish::Open || self.ending.get().is_some() {
+            return None;
+        }
+        let fits = |length| HEADER + length <= self.inline || !self.slots.is_empty();
+        let grants = &self.grants;
+        match (grants.held.is_due(), grants.revoking.is_due()) {
+            (true, _) => fits(grants.held.next_length()).then_some(FrameKind::Revoked),
+            (false, true) => fits(CONTROL_PAYLOAD).then_some(FrameKind::Revoke),
+            (false, false) => None,
+        }
     }
 
     /// Whether the peer has introduced itself.
@@ -234,6 +248,9 @@ impl Link {
             FrameKind::Credit if frame.credits == 0 => Err("a credit frame without credits"),
             FrameKind::Credit => Ok(Arrival::Recycle(buffer)),
             FrameKind::Revoke => {
+                if received.len() - HEADER > self.control_room() {
+                    return Err("a request longer than any frame of this connection");
+                }
                 self.grants.held.asked(&received[HEADER..])?;
                 Ok(Arrival::Recycle(buffer))
             }

@@ -10,6 +10,8 @@ use crate::transport::WindowKey;
 /// Tokens of requests for windows have this bit, which those of operations have not.
 const GRANT: u64 = 1 << 63;
 const INVALIDATION: u64 = 1 << 62;
+/// Tokens of requests to revoke have this bit, and not that of grants.
+const REQUEST: u64 = 1 << 62;
 
 /// A grant to the peer of this connection.
 pub(super) struct OwnedGrant {
@@ -33,31 +35,35 @@ impl OwnedGrant {
     pub(super) fn due(&self) -> Option<Instant> {
         match self.phase {
             Phase::Live => self.lease,
-            Phase::Asking { until } | Phase::Closing { until } | Phase::Closed { until } => Some(until),
-            Phase::Binding { .. } | Phase::Over => None,
+            Phase::Asking { until, .. } | Phase::Closing { until } | Phase::Closed { until } => Some(until),
+            Phase::Binding { unwanted } => unwanted,
+            Phase::Deregistering | Phase::Over => None,
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Its key is being made; whether it is to be taken back as soon as it is there.
+    /// Its key is being made; until when it must be there, if it is to be taken back at once.
     Binding {
-        is_unwanted: bool,
+        unwanted: Option<Instant>,
     },
     Live,
-    /// The holder was asked.
+    /// The holder is asked. The time counts from when the question has reached its device, for which there is a bound too.
     Asking {
         until: Instant,
+        latest: Instant,
     },
     /// Its key is to be made invalid, as soon as there is room for the request.
     Closing {
         until: Instant,
     },
-    /// The request is posted, or the region is being deregistered.
+    /// The request is posted.
     Closed {
         until: Instant,
     },
+    /// Its region is being deregistered, which takes what it takes: no end of a connection would hasten it.
+    Deregistering,
     /// Ended; the holder has still to say that it knows.
     Over,
 }
@@ -91,6 +97,16 @@ impl GrantToken {
     }
 }
 
+/// The token of a request to revoke.
+pub(super) fn request_token(serial: u32) -> u64 {
+    REQUEST | u64::from(serial)
+}
+
+/// The request that a token is of.
+pub(super) fn parse_request(token: u64) -> Option<u32> {
+    (token >> 32 == REQUEST >> 32).then_some(token as u32)
+}
+
 /// Told when a peer has answered for a grant of the domain, by being dropped.
 pub(super) type Answer = Arc<dyn Send + Sync>;
 
@@ -101,6 +117,8 @@ pub(super) struct LinkGrants {
     table: Vec<Option<OwnedGrant>>,
     pub(super) revoking: Revoking,
     pub(super) held: Held,
+    /// The request that was built last.
+    pub(super) last_request: Option<u32>,
     /// Grants of the domain that this peer was asked to let go.
     pub(super) of_domain: Vec<(GrantId, Answer)>,
     /// Those whose keys are to be made invalid when there is room for the request.
@@ -179,8 +197,13 @@ mod tests {
                 assert_eq!(GrantToken::parse(token.to_token()), Some(token));
             }
         }
-        for other in [u64::MAX, u64::MAX - 1, 0, 5 << 32 | 1, (1 << 62) - 1] {
+        for other in [u64::MAX, u64::MAX - 1, 0, 5 << 32 | 1, (1 << 62) - 1, request_token(0), request_token(u32::MAX)]
+        {
             assert_eq!(GrantToken::parse(other), None);
+            let serial = parse_request(other);
+            assert_eq!(serial.map(request_token), serial.map(|_| other));
         }
+        assert_eq!(parse_request(request_token(7)), Some(7));
+        assert_eq!(parse_request((1 << 62) - 1), None);
     }
 }

@@ -121,19 +121,19 @@ impl Operations {
         }
     }
 
-    /// Nobody will ask any more. Answers whether a waiter went.
-    pub(super) fn detach(&mut self, key: OperationKey) -> bool {
-        let Some(slot) = self.get(key) else { return false };
+    /// Nobody will ask any more. Answers whether a waiter went, and the memory that nobody wants now.
+    pub(super) fn detach(&mut self, key: OperationKey) -> (bool, Option<Held>) {
+        let Some(slot) = self.get(key) else { return (false, None) };
         match &mut slot.state {
             State::Waited(waker) => {
                 let had_waiter = waker.is_some();
                 slot.state = State::Detached;
-                had_waiter
+                (had_waiter, None)
             }
-            _ => {
-                self.release(key);
-                false
-            }
+            _ => match self.release(key) {
+                State::Done((_, held)) => (false, held),
+                _ => (false, None),
+            },
         }
     }
 
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(old.index(), new.index());
         assert_ne!(old, new);
         assert!(matches!(operations.complete(old.token(), None, Ok(())), (Completed::Unwatched, None)));
-        assert!(!operations.detach(old));
+        assert!(!operations.detach(old).0);
         assert!(operations.poll(new, None).0.is_pending());
     }
 
@@ -177,7 +177,7 @@ mod tests {
         let key = operations.insert(GRANT);
         let (pending, is_new) = operations.poll(key, Some(Waker::noop()));
         assert!(pending.is_pending() && is_new);
-        assert!(operations.detach(key));
+        assert!(operations.detach(key).0);
         assert!(matches!(operations.complete(key.token(), None, Ok(())), (Completed::Unwatched, Some(GRANT))));
         assert_eq!(operations.free.len(), 1);
         assert!(matches!(operations.complete(key.token(), None, Ok(())), (Completed::Unwatched, None)), "only once");

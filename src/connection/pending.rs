@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::Active;
+use super::core::Garbage;
 use super::established::Inner;
 use super::operations::{OperationKey, Outcome};
 use crate::memory::{Held, Payload, Transfer};
@@ -141,7 +142,11 @@ impl Drop for Pending {
         if let State::Posted(key) = self.state
             && self.inner.engine.is_ours()
         {
-            self.inner.engine.with(|core| core.waiting -= usize::from(core.operations.detach(key)));
+            self.inner.engine.with(|core| {
+                let (had_waiter, unwanted) = core.operations.detach(key);
+                core.waiting -= usize::from(had_waiter);
+                core.garbage.extend(unwanted.map(Garbage::Memory));
+            });
         }
     }
 }

@@ -4,6 +4,7 @@ use std::task::Poll;
 
 use super::core::{Core, FINISH, LinkKey, MESSAGE, find};
 use super::link::{CONTROL_SENDS, Finish, Outgoing};
+use super::link_grants::request_token;
 use super::operations::OperationKey;
 use crate::memory::Transfer;
 use crate::protocol::{FrameKind, GrantId};
@@ -47,13 +48,8 @@ impl<Q: Queue> Core<Q> {
         Err(ended.unwrap_or(error))
     }
 
-    /// Posts a control frame of revocation; answers whether there was room.
-    pub(super) fn send_control_frame(&mut self, key: LinkKey, kind: FrameKind) -> bool {
-        self.send_control(key, kind, MESSAGE)
-    }
-
     /// Posts a control frame; answers whether there was room.
-    fn send_control(&mut self, key: LinkKey, kind: FrameKind, token: u64) -> bool {
+    pub(super) fn send_control(&mut self, key: LinkKey, kind: FrameKind, token: u64) -> bool {
         let Some(link) = find(&mut self.links, key) else { return true };
         let Some(channel) = link.channel else { return true };
         if self.queue.room(channel) == 0 {
@@ -62,7 +58,12 @@ impl<Q: Queue> Core<Q> {
         let posted = match link.control(kind, &*self.domain, &mut self.scratch) {
             Ok(None) => return false,
             Ok(Some(outgoing)) => {
-                let signaled = link.signal(token == FINISH);
+                // When a request has reached the peer's device, its time begins.
+                let token = match (kind, link.grants.last_request) {
+                    (FrameKind::Revoke, Some(serial)) => request_token(serial),
+                    _ => token,
+                };
+                let signaled = link.signal(token != MESSAGE);
                 let source = source(outgoing, &self.scratch);
                 post(&mut self.queue, channel, Request { token, operation: Operation::Send, source, signaled })
             }

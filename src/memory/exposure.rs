@@ -90,7 +90,12 @@ impl Exposure {
 
     pub(crate) fn add(&self, grant: &GrantRecord) {
         let mut grants = lock(&self.grants);
-        grants.retain(|grant| !grant.state.has_ended());
+        // When it is full only, so that a grant costs the same however many there are.
+        if grants.len() == grants.capacity() {
+            grants.retain(|grant| !grant.state.has_ended());
+            let live = grants.len();
+            grants.reserve(live.max(8));
+        }
         grants.push(grant.clone());
     }
 

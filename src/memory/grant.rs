@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::RemoteBuffer;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// The right of a peer to access a range of exposed memory.
 ///
@@ -112,6 +112,9 @@ pub(crate) trait GrantControl: Send + Sync {
     /// Begins, if nobody has yet. It never blocks. `patience` is what the holder has to agree, or the configured time.
     fn begin(&self, patience: Option<Duration>);
 
+    /// Whether this process made the grant: a forked child can do nothing about it.
+    fn is_ours(&self) -> bool;
+
     /// Helps the grant to its end, and registers the waker for it. `state` tells.
     fn poll(&self, context: &mut Context<'_>, state: &GrantState);
 }
@@ -126,6 +129,10 @@ pub(crate) struct GrantRecord {
 impl GrantRecord {
     /// Waits until the grant has ended.
     pub(crate) async fn ended(&self) -> Result<Revocation> {
+        if !self.control.is_ours() {
+            let error = Error::new(ErrorKind::Closed, "revoke").with_detail("the grant is the parent process'");
+            return Err(error);
+        }
         poll_fn(|context| {
             if let Some(result) = self.state.result() {
                 return Poll::Ready(result);

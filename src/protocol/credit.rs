@@ -1,11 +1,11 @@
 //! Flow control: a message is sent only when the peer has a receive posted for it.
 
-use super::revocation::REQUESTS;
+use super::revocation::{ANSWERS, REQUESTS};
 
 /// Receives that each side keeps for control frames, on top of those for messages. A side has at most two credit
 /// frames on the way (each gives back at least half of all credits, and the third needs the peer to have
-/// handled the first), one finish, and as many requests to revoke, and answers to such, as may be unanswered.
-pub(crate) const CONTROL_RECEIVES: u32 = 4 + 2 * REQUESTS as u32;
+/// handled the first), one finish, and as many requests to revoke, and answers to such, as there may be.
+pub(crate) const CONTROL_RECEIVES: u32 = 4 + REQUESTS as u32 + (ANSWERS * REQUESTS) as u32;
 
 /// The credits of one connection, both directions.
 #[derive(Debug)]

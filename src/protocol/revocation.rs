@@ -1,7 +1,10 @@
 //! Revocation in two phases: the owner asks, the holder stops using the handle, drains and agrees.
 //!
-//! A request names up to [`MOST_IDS`] grants and is answered by one agreement, when nothing that uses any of them is in
-//! flight. [`REQUESTS`] of them can be unanswered, so the frames of both kinds have receives of their own.
+//! A request names grants. It is answered at once for those that nothing in flight uses, and once more for the rest, when they
+//! are drained; one answer if they are all alike. [`REQUESTS`] requests can be unanswered, so frames of both kinds have receives
+//! of their own.
+
+use std::collections::VecDeque;
 
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -10,12 +13,12 @@ use super::grant_id::{GrantId, MOST_GRANTS, Scope};
 
 /// Requests that a side may have unanswered.
 pub(crate) const REQUESTS: usize = 2;
-/// Grants that one request can name.
-pub(crate) const MOST_IDS: usize = 24;
-/// Bytes of the longest control payload.
-pub(crate) const CONTROL_PAYLOAD: usize = size_of::<Head>() + MOST_IDS * size_of::<WireId>();
+/// Answers to one request.
+pub(crate) const ANSWERS: usize = 2;
+/// Bytes of the longest control payload that every receive takes.
+pub(crate) const CONTROL_PAYLOAD: usize = size_of::<Head>() + 24 * size_of::<WireId>();
 
-/// Begins the payload of a request; all of an agreement.
+/// Begins the payload of a request and of an answer; the grants follow. The last answer names none: it is for all that are left.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct Head {
@@ -52,32 +55,42 @@ impl Revoking {
         !self.wanted.is_empty() && self.unanswered.len() < REQUESTS
     }
 
-    /// The payload of the next request; it counts as sent.
-    pub(crate) fn request(&mut self) -> Option<Vec<u8>> {
+    /// Number and payload of the next request, of at most `room` bytes; it counts as sent.
+    pub(crate) fn request(&mut self, room: usize) -> Option<(u32, Vec<u8>)> {
         if !self.is_due() {
             return None;
         }
-        let rest = self.wanted.split_off(self.wanted.len().min(MOST_IDS));
+        let most = room.saturating_sub(size_of::<Head>()) / size_of::<WireId>();
+        let rest = self.wanted.split_off(self.wanted.len().min(most));
         let ids = std::mem::replace(&mut self.wanted, rest);
         let serial = self.next_serial;
         self.next_serial = serial.wrapping_add(1);
-        let mut payload = head(serial).to_vec();
-        for id in &ids {
-            let flag = if id.scope == Scope::Domain { OF_DOMAIN } else { 0 };
-            let wire = WireId { slot: (id.slot | flag).into(), generation: id.generation.into() };
-            payload.extend_from_slice(wire.as_bytes());
-        }
+        let payload = payload(serial, &ids);
         self.unanswered.push((serial, ids));
-        Some(payload)
+        Some((serial, payload))
+    }
+
+    /// The grants of a request that has not been answered to the end.
+    pub(crate) fn asked(&self, serial: u32) -> &[GrantId] {
+        self.unanswered.iter().find(|(asked, _)| *asked == serial).map_or(&[], |(_, ids)| ids)
     }
 
     /// The peer has agreed: the grants that it has let go, or how it violates the protocol.
     pub(crate) fn agreed(&mut self, payload: &[u8]) -> Result<Vec<GrantId>, &'static str> {
-        let head = Head::ref_from_bytes(payload).map_err(|_| "an agreement of another length")?;
-        let serial = head.serial.get();
+        let (serial, agreed) = parse(payload)?;
         let at = self.unanswered.iter().position(|(asked, _)| *asked == serial);
         let at = at.ok_or("an agreement that was not asked for")?;
-        Ok(self.unanswered.swap_remove(at).1)
+        if agreed.is_empty() {
+            return Ok(self.unanswered.swap_remove(at).1);
+        }
+        let asked = &mut self.unanswered[at].1;
+        let before = asked.len();
+        asked.retain(|id| !agreed.contains(id));
+        // None of them twice, and the rest by the last answer.
+        if before - asked.len() != agreed.len() || asked.is_empty() {
+            return Err("an agreement to what was not asked for");
+        }
+        Ok(agreed)
     }
 }
 
@@ -86,8 +99,10 @@ impl Revoking {
 pub(crate) struct Held {
     of_connection: Vec<Slot>,
     of_domain: Vec<Slot>,
+    /// Requests whose last answer is to come, and what they still wait for.
     unfinished: Vec<(u32, Vec<GrantId>)>,
-    due: Vec<u32>,
+    /// Answers to be sent, and whether each is the last.
+    due: VecDeque<(Vec<u8>, bool)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -120,54 +135,58 @@ impl Held {
 
     /// The owner asks for its grants; an error says how it violates the protocol.
     pub(crate) fn asked(&mut self, payload: &[u8]) -> Result<(), &'static str> {
-        let (head, ids) = Head::ref_from_prefix(payload).map_err(|_| "a request shorter than its head")?;
-        let ids = <[WireId]>::ref_from_bytes(ids).map_err(|_| "a request of a broken length")?;
-        if ids.is_empty() || ids.len() > MOST_IDS {
-            return Err("a request for no grant, or for too many");
+        let (serial, asked) = parse(payload)?;
+        if asked.is_empty() {
+            return Err("a request for no grant");
         }
-        if self.unfinished.len() + self.due.len() >= REQUESTS {
+        if self.unfinished.len() + self.due.iter().filter(|(_, is_last)| *is_last).count() >= REQUESTS {
             return Err("more requests than may be unanswered");
         }
-        let mut asked = Vec::with_capacity(ids.len());
-        for wire in ids {
-            let scope = if wire.slot.get() & OF_DOMAIN == 0 { Scope::Connection } else { Scope::Domain };
-            let id = GrantId { scope, slot: wire.slot.get() & !OF_DOMAIN, generation: wire.generation.get() };
-            let slot = self.slot(id).ok_or("a grant beyond the most that there may be")?;
+        for id in &asked {
+            let slot = self.slot(*id).ok_or("a grant beyond the most that there may be")?;
             slot.valid_from = slot.valid_from.max(u64::from(id.generation) + 1);
-            asked.push(id);
         }
-        self.unfinished.push((head.serial.get(), asked));
+        let (drained, busy): (Vec<_>, Vec<_>) = asked.into_iter().partition(|id| self.is_drained(id));
+        if !busy.is_empty() && !drained.is_empty() {
+            self.due.push_back((self::payload(serial, &drained), false));
+        }
+        self.unfinished.push((serial, busy));
         self.settle();
         Ok(())
     }
 
-    /// Whether an agreement can be sent.
+    /// Whether an answer can be sent.
     pub(crate) fn is_due(&self) -> bool {
         !self.due.is_empty()
     }
 
-    /// The payload of the next agreement; it counts as sent.
-    pub(crate) fn agreement(&mut self) -> Option<[u8; size_of::<Head>()]> {
-        (!self.due.is_empty()).then(|| head(self.due.remove(0)))
+    /// Bytes of the next answer.
+    pub(crate) fn next_length(&self) -> usize {
+        self.due.front().map_or(0, |(payload, _)| payload.len())
+    }
+
+    /// The payload of the next answer; it counts as sent.
+    pub(crate) fn answer(&mut self) -> Option<Vec<u8>> {
+        self.due.pop_front().map(|(payload, _)| payload)
     }
 
     fn settle(&mut self) {
-        let (of_connection, of_domain) = (&self.of_connection, &self.of_domain);
-        let is_drained = |id: &GrantId| {
-            let slots = match id.scope {
-                Scope::Connection => of_connection,
-                Scope::Domain => of_domain,
-            };
-            slots.get(id.slot as usize).is_none_or(|slot| slot.in_flight == 0)
-        };
-        let due = &mut self.due;
-        self.unfinished.retain(|(serial, ids)| {
-            let is_over = ids.iter().all(is_drained);
-            if is_over {
-                due.push(*serial);
+        let unfinished = std::mem::take(&mut self.unfinished);
+        for (serial, ids) in unfinished {
+            if ids.iter().all(|id| self.is_drained(id)) {
+                self.due.push_back((payload(serial, &[]), true));
+            } else {
+                self.unfinished.push((serial, ids));
             }
-            !is_over
-        });
+        }
+    }
+
+    fn is_drained(&self, id: &GrantId) -> bool {
+        let slots = match id.scope {
+            Scope::Connection => &self.of_connection,
+            Scope::Domain => &self.of_domain,
+        };
+        slots.get(id.slot as usize).is_none_or(|slot| slot.in_flight == 0)
     }
 
     fn slot(&mut self, id: GrantId) -> Option<&mut Slot> {
@@ -186,8 +205,25 @@ impl Held {
     }
 }
 
-fn head(serial: u32) -> [u8; size_of::<Head>()] {
-    zerocopy::transmute!(Head { serial: serial.into(), reserved: U32::ZERO })
+fn payload(serial: u32, ids: &[GrantId]) -> Vec<u8> {
+    let mut payload = Head { serial: serial.into(), reserved: U32::ZERO }.as_bytes().to_vec();
+    for id in ids {
+        let flag = if id.scope == Scope::Domain { OF_DOMAIN } else { 0 };
+        let wire = WireId { slot: (id.slot | flag).into(), generation: id.generation.into() };
+        payload.extend_from_slice(wire.as_bytes());
+    }
+    payload
+}
+
+fn parse(payload: &[u8]) -> Result<(u32, Vec<GrantId>), &'static str> {
+    let (head, ids) = Head::ref_from_prefix(payload).map_err(|_| "a payload shorter than its head")?;
+    let ids = <[WireId]>::ref_from_bytes(ids).map_err(|_| "a payload of a broken length")?;
+    let id = |wire: &WireId| GrantId {
+        scope: if wire.slot.get() & OF_DOMAIN == 0 { Scope::Connection } else { Scope::Domain },
+        slot: wire.slot.get() & !OF_DOMAIN,
+        generation: wire.generation.get(),
+    };
+    Ok((head.serial.get(), ids.iter().map(id).collect()))
 }
 
 #[cfg(test)]
@@ -204,15 +240,16 @@ mod tests {
         let (mut owner, mut holder) = (Revoking::default(), Held::default());
         assert!(holder.begin(id(3, 7)) && holder.begin(id(3, 7)));
         owner.want(id(3, 7));
-        let request = owner.request().expect("due");
+        let (serial, request) = owner.request(CONTROL_PAYLOAD).expect("due");
         assert_eq!(request, [0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 7, 0, 0, 0]);
+        assert_eq!(owner.asked(serial), [id(3, 7)]);
         holder.asked(&request).expect("well-formed");
         assert!(!holder.begin(id(3, 7)), "nothing new may begin");
         assert!(!holder.is_due());
         holder.end(id(3, 7));
         assert!(!holder.is_due());
         holder.end(id(3, 7));
-        let agreement = holder.agreement().expect("due");
+        let agreement = holder.answer().expect("due");
         assert_eq!(owner.agreed(&agreement), Ok(vec![id(3, 7)]));
         assert!(holder.begin(id(3, 8)), "the slot's next generation is good");
         assert!(owner.agreed(&agreement).is_err(), "nobody asked twice");
@@ -223,16 +260,32 @@ mod tests {
         let (mut owner, mut holder) = (Revoking::default(), Held::default());
         let of_domain = GrantId { scope: Scope::Domain, ..id(0, 0) };
         owner.want(of_domain);
-        holder.asked(&owner.request().expect("due")).expect("well-formed");
+        holder.asked(&owner.request(CONTROL_PAYLOAD).expect("due").1).expect("well-formed");
         assert!(!holder.begin(of_domain) && holder.begin(id(0, 0)));
+    }
+
+    #[test]
+    fn what_is_idle_is_answered_at_once_and_the_rest_when_it_is_drained() {
+        let (mut owner, mut holder) = (Revoking::default(), Held::default());
+        assert!(holder.begin(id(1, 0)));
+        (0..3).for_each(|slot| owner.want(id(slot, 0)));
+        holder.asked(&owner.request(CONTROL_PAYLOAD).expect("due").1).expect("well-formed");
+        let first = holder.answer().expect("due");
+        assert_eq!(owner.agreed(&first), Ok(vec![id(0, 0), id(2, 0)]));
+        assert!(owner.agreed(&first).is_err(), "nobody asked twice");
+        assert!(holder.answer().is_none());
+        holder.end(id(1, 0));
+        assert_eq!(owner.agreed(&holder.answer().expect("due")), Ok(vec![id(1, 0)]));
     }
 
     #[test]
     fn what_violates_the_protocol_is_said() {
         let mut owner = Revoking::default();
         (0..60).for_each(|slot| owner.want(id(slot, 0)));
-        let requests: Vec<_> = std::iter::from_fn(|| owner.request()).collect();
+        let requests: Vec<_> =
+            std::iter::from_fn(|| owner.request(CONTROL_PAYLOAD)).map(|(_, payload)| payload).collect();
         assert_eq!(requests.len(), REQUESTS, "the rest waits for an answer");
+        assert!(requests.iter().all(|request| request.len() <= CONTROL_PAYLOAD));
         let mut holder = Held::default();
         assert!(holder.begin(id(0, 0)) && holder.begin(id(30, 0)));
         for request in &requests {
@@ -240,10 +293,11 @@ mod tests {
         }
         assert!(holder.asked(&requests[0]).expect_err("too many").contains("unanswered"));
         let mut holder = Held::default();
-        for broken in [&[][..], &[0; 8], &[0; 15], &[0; 9], &[0xff; 16], &[0; 8 + 8 * (MOST_IDS + 1)]] {
+        for broken in [&[][..], &[0; 8], &[0; 15], &[0; 9], &[0xff; 16]] {
             assert!(holder.asked(broken).is_err(), "{broken:?}");
         }
         assert!(owner.agreed(&[9; 8]).is_err() && owner.agreed(&[0; 7]).is_err());
+        assert!(owner.agreed(&payload(0, &[id(59, 0)])).is_err(), "it was not asked for that yet");
     }
 
     proptest! {
@@ -269,7 +323,7 @@ mod tests {
                         owner.want(id(slot, generations[at]));
                     }
                     1 => {
-                        while let Some(request) = owner.request() {
+                        while let Some((_, request)) = owner.request(CONTROL_PAYLOAD) {
                             to_holder.push_back(request);
                         }
                     }
@@ -282,9 +336,10 @@ mod tests {
                         } else if let Some(done) = flying.pop() {
                             holder.end(done);
                         }
-                        while let Some(agreement) = holder.agreement() {
-                            to_owner.push_back(agreement);
+                        while let Some(answer) = holder.answer() {
+                            to_owner.push_back(answer);
                         }
+                        prop_assert!(to_owner.len() <= ANSWERS * REQUESTS);
                     }
                     4 => if let Some(agreement) = to_owner.pop_front() {
                         for agreed in owner.agreed(&agreement).expect("asked for") {

@@ -68,6 +68,20 @@ pub(crate) struct Opening {
     pub(crate) access: Access,
 }
 
+/// A request to open memory that was not taken. Without an error the channel is full, which polling mends.
+#[derive(Debug)]
+pub(crate) struct NotBound {
+    pub(crate) error: Option<Error>,
+    /// Whether the device may carry it out all the same.
+    pub(crate) is_doubtful: bool,
+}
+
+impl From<Error> for NotBound {
+    fn from(error: Error) -> Self {
+        Self { error: Some(error), is_doubtful: false }
+    }
+}
+
 /// A request to send, write or read.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
@@ -153,7 +167,7 @@ pub(crate) trait Queue: Send + 'static {
         channel: ChannelKey,
         token: u64,
         opening: Opening,
-    ) -> std::result::Result<(WindowKey, u32), Option<Error>>;
+    ) -> std::result::Result<(WindowKey, u32), NotBound>;
     /// Makes the window's key invalid, after what was posted before; with the completion no peer can use it. Only once for each
     /// window. Without an error the channel is full.
     fn invalidate(

@@ -66,6 +66,30 @@ pub fn worker() -> Worker {
     Worker::new(Config::default()).expect("valid settings")
 }
 
+/// Runs what blocks on another thread, while the runtime goes on.
+pub async fn aside<R: Send + 'static>(blocking: impl FnOnce() -> R + Send + 'static) -> R {
+    tokio::task::spawn_blocking(blocking).await.expect("no panic")
+}
+
+/// What there is when `worker` has opened its device and nothing else is left of it.
+pub async fn baseline(worker: &Worker, address: &str) -> resources::Resources {
+    let (client, server) = pair(worker, address).await;
+    // Someone has waited: the descriptor that wakes this runtime's tasks is there.
+    let nothing = tokio::time::timeout(Duration::from_millis(50), server.recv()).await;
+    assert!(nothing.is_err(), "nobody has sent anything");
+    drop((client, server));
+    aside(resources::Resources::settled).await
+}
+
+/// Waits until there is no more of anything than at `baseline`.
+///
+/// # Panics
+/// If that takes too long.
+pub async fn nothing_left(baseline: &resources::Resources) {
+    let baseline = baseline.clone();
+    aside(move || resources::Resources::assert_back_at(&baseline)).await;
+}
+
 /// Shows that the library still works: a new connection carries a message.
 pub async fn still_works(address: &str) {
     let (client, server) = pair(&worker(), address).await;

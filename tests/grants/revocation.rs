@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use zcmi::{Access, Buffer, ErrorKind, Isolation, RemoteBuffer, Revocation};
 
-use crate::common::resources::Resources;
-use crate::common::{on_device, pair, still_works, worker};
+use crate::common::{baseline, nothing_left, on_device, pair, still_works, worker};
 use crate::holder::{self, PIECE, ask, hand, hear, is_politely_refused};
 
 /// On top of what is configured; the emulator is slow.
@@ -98,7 +97,7 @@ fn a_stopped_holder_loses_the_right_at_the_deadline_and_nothing_else() {
 fn a_killed_holder_holds_nothing_up() {
     on_device(|address| async move {
         let worker = worker();
-        let before = Resources::settled();
+        let before = baseline(&worker, &address).await;
         {
             let (mut peer, connection) = holder::start(&worker, &address).await;
             let exposed = Buffer::allocate(4 * PIECE).expect("memory").expose();
@@ -114,8 +113,7 @@ fn a_killed_holder_holds_nothing_up() {
             assert_eq!(exposed.into_buffer().await.expect("comes back").len(), 4 * PIECE);
         }
         still_works(&address).await;
-        drop(worker);
-        Resources::assert_back_at(&before);
+        nothing_left(&before).await;
     });
 }
 
@@ -182,7 +180,7 @@ fn keys_are_not_used_again_too_early() {
 fn many_grants_of_one_buffer_end_together() {
     on_device(|address| async move {
         let worker = worker();
-        let before = Resources::settled();
+        let before = baseline(&worker, &address).await;
         let (client, server) = pair(&worker, &address).await;
         let exposed = Buffer::allocate(1 << 16).expect("memory").expose();
         let mut grants = Vec::new();
@@ -203,7 +201,7 @@ fn many_grants_of_one_buffer_end_together() {
         let failed = client.read(Buffer::allocate(8).expect("memory"), &grants[150].remote_buffer()).await;
         assert_eq!(failed.expect_err("revoked").error.kind(), ErrorKind::Revoked);
         client.close().await.expect("closes");
-        drop((client, server, grants, buffer, worker));
-        Resources::assert_back_at(&before);
+        drop((client, server, grants, buffer));
+        nothing_left(&before).await;
     });
 }

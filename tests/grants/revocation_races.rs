@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use zcmi::{Access, Buffer, ErrorKind, Revocation};
 
-use crate::common::resources::Resources;
-use crate::common::{on_device, pair, still_works, worker};
+use crate::common::{baseline, nothing_left, on_device, pair, still_works, worker};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -41,7 +40,7 @@ fn the_end_of_a_connection_ends_its_grants() {
 fn revoking_and_closing_at_once_is_orderly() {
     on_device(|address| async move {
         let worker = worker();
-        let before = Resources::settled();
+        let before = baseline(&worker, &address).await;
         for round in 0..24u64 {
             let (client, server) = pair(&worker, &address).await;
             let exposed = Buffer::allocate(4096).expect("memory").expose();
@@ -77,8 +76,81 @@ fn revoking_and_closing_at_once_is_orderly() {
             soon(exposed.into_buffer()).await.expect("comes back");
         }
         still_works(&address).await;
-        drop(worker);
-        Resources::assert_back_at(&before);
+        nothing_left(&before).await;
+    });
+}
+
+/// Grants of two connections of one worker are made at once, and the busy one's later: neither is taken for the other.
+#[test]
+fn grants_of_two_connections_are_not_mixed_up() {
+    on_device(|address| async move {
+        let worker = worker();
+        for round in 0..6u8 {
+            let (busy, busy_owner) = pair(&worker, &address).await;
+            let (idle, idle_owner) = pair(&worker, &address).await;
+            let target = Buffer::allocate(1 << 20).expect("memory").expose();
+            let back = target.grant(&busy, 0..1 << 20, Access::WRITE).await.expect("grants");
+            let exposed = Buffer::allocate(64).expect("memory").expose();
+            exposed.write_at(0, &[round; 64]);
+            let writes: Vec<_> = (0..16)
+                .map(|_| busy_owner.write(Buffer::allocate(1 << 20).expect("memory"), &back.remote_buffer()))
+                .collect();
+            let lease = Duration::from_millis(700);
+            let (first, second) = soon(async {
+                tokio::join!(
+                    exposed.grant_leased(&busy_owner, 0..64, Access::READ, lease),
+                    exposed.grant(&idle_owner, 0..64, Access::READ)
+                )
+            })
+            .await;
+            let (first, second) = (first.expect("grants"), second.expect("grants"));
+            for (connection, grant) in [(&busy, &first), (&idle, &second)] {
+                let buffer = Buffer::allocate(64).expect("memory");
+                // The lease may be over by now, which is polite too.
+                match soon(connection.read(buffer, &grant.remote_buffer())).await {
+                    Ok(buffer) => assert_eq!(buffer[..], [round; 64]),
+                    Err(failed) => assert_eq!(failed.error.kind(), ErrorKind::Revoked, "{}", failed.error),
+                }
+            }
+            for write in writes {
+                soon(write).await.expect("writes");
+            }
+            assert_eq!(soon(first.ended()).await.expect("its lease is over"), Revocation::Agreed);
+            assert_eq!(soon(second.revoke()).await.expect("revokes"), Revocation::Agreed);
+            for (from, to) in [(&busy, &busy_owner), (&idle, &idle_owner)] {
+                from.send(b"lives").await.expect("sends");
+                assert_eq!(&*soon(to.recv()).await.expect("receives"), b"lives");
+            }
+        }
+    });
+}
+
+/// More grants than one request can name, one of them in long use: the others are let go at once.
+#[test]
+fn a_slow_grant_holds_up_no_other() {
+    on_device(|address| async move {
+        let settings = zcmi::Config { max_message_size: 64, ..Default::default() };
+        let worker = zcmi::Worker::new(settings).expect("valid settings");
+        let (client, server) = pair(&worker, &address).await;
+        let exposed = Buffer::allocate(8 << 20).expect("memory").expose();
+        let long = exposed.grant(&server, 0..8 << 20, Access::READ).await.expect("grants");
+        let mut grants = Vec::new();
+        for index in 0..120 {
+            grants.push(exposed.grant(&server, index * 8..index * 8 + 8, Access::READ).await.expect("grants"));
+        }
+        let reads: Vec<_> =
+            (0..8).map(|_| client.read(Buffer::allocate(8 << 20).expect("memory"), &long.remote_buffer())).collect();
+        let revoking_long = tokio::spawn(long.revoke_within(Duration::from_secs(60)));
+        for grant in grants {
+            assert_eq!(soon(grant.revoke_within(Duration::from_secs(60))).await.expect("revokes"), Revocation::Agreed);
+        }
+        for read in reads {
+            // Posted before it was revoked.
+            read.await.expect("reads");
+        }
+        assert_eq!(soon(revoking_long).await.expect("no panic").expect("revokes"), Revocation::Agreed);
+        client.send(b"lives").await.expect("sends");
+        assert_eq!(&*soon(server.recv()).await.expect("receives"), b"lives");
     });
 }
 
@@ -124,7 +196,7 @@ async fn is_revoked_soon(client: &zcmi::Connection, handle: &zcmi::RemoteBuffer)
 fn futures_that_are_dropped_at_any_point_leave_nothing_behind() {
     on_device(|address| async move {
         let worker = worker();
-        let before = Resources::settled();
+        let before = baseline(&worker, &address).await;
         let (client, server) = pair(&worker, &address).await;
         for polls in 0..6 {
             let exposed = Buffer::allocate(4096).expect("memory").expose();
@@ -144,8 +216,8 @@ fn futures_that_are_dropped_at_any_point_leave_nothing_behind() {
             assert_eq!(&*soon(server.recv()).await.expect("receives"), b"x");
         }
         client.close().await.expect("closes");
-        drop((client, server, worker));
-        Resources::assert_back_at(&before);
+        drop((client, server));
+        nothing_left(&before).await;
     });
 }
 

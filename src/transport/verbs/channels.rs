@@ -8,8 +8,8 @@ use super::windows::{self, Windows};
 use super::wrap;
 use crate::memory::Transfer;
 use crate::transport::{
-    Capabilities, ChannelKey, ChannelSizes, Completion, Failure, Opening, Operation, Queue, Refused, Request, Source,
-    WindowKey,
+    Capabilities, ChannelKey, ChannelSizes, Completion, Failure, NotBound, Opening, Operation, Queue, Refused, Request,
+    Source, WindowKey,
 };
 use crate::verbs::{
     self, Completed, CompletionStatus, Local, OwningQueue, QueuePair, QueuePairCapabilities, QueuePairKey,
@@ -114,7 +114,8 @@ impl Queue for Channels {
         if !self.completed.is_empty() {
             for mut completed in self.completed.drain(..) {
                 if let Some(window) = completed.window.take() {
-                    self.windows.completed(completed.token, window, completed.result.is_ok());
+                    let channel = ChannelKey(completed.queue_pair.index());
+                    self.windows.completed(channel, completed.token, window, completed.result.is_ok());
                 }
                 done.push(completion(completed));
             }
@@ -153,21 +154,22 @@ impl Queue for Channels {
         channel: ChannelKey,
         token: u64,
         opening: Opening,
-    ) -> std::result::Result<(WindowKey, u32), Option<Error>> {
-        let (region, access) = windows::target(&opening).map_err(Some)?;
-        let window = self.windows.unbound(channel, self.domain.protection_domain()).map_err(Some)?;
+    ) -> std::result::Result<(WindowKey, u32), NotBound> {
+        let (region, access) = windows::target(&opening)?;
+        let window = self.windows.unbound(channel, self.domain.protection_domain())?;
         let remote_key = match window.binding(region, 0..region.length(), access) {
             Ok(binding) => binding.key().unwrap_or_default(),
-            Err(error) => return Err(Some(wrap("grant", error))),
+            Err(error) => return Err(wrap("grant", error).into()),
         };
         let key = QueuePairKey::from_index(channel.0);
         match self.queue.bind_window(key, token, window, region, 0..region.length(), access) {
             Ok(()) => Ok((self.windows.binding(channel, token), remote_key)),
             Err(RefusedWindow { error, window }) => {
+                let is_doubtful = window.is_none();
                 if let Some(window) = window {
                     self.windows.keep(channel, window);
                 }
-                Err(error.map(|error| wrap("grant", error)))
+                Err(NotBound { error: error.map(|error| wrap("grant", error)), is_doubtful })
             }
         }
     }

@@ -71,9 +71,10 @@ impl Windows {
     }
 
     /// A request has ended and gives its window back.
-    pub(super) fn completed(&mut self, token: u64, window: CompletedWindow, is_success: bool) {
-        let at = self.in_flight.iter().position(|(posted, ..)| *posted == token);
-        let Some((_, key, channel)) = at.map(|at| self.in_flight.swap_remove(at)) else { return };
+    pub(super) fn completed(&mut self, channel: ChannelKey, token: u64, window: CompletedWindow, is_success: bool) {
+        // Each channel has tokens of its own.
+        let at = self.in_flight.iter().position(|(posted, _, of)| (*posted, *of) == (token, channel));
+        let Some((_, key, _)) = at.map(|at| self.in_flight.swap_remove(at)) else { return };
         match window {
             CompletedWindow::Unbound(window) if is_success => self.keep(channel, window),
             // After a failure it can only be dropped; after its queue pair, or now: that takes the key back for certain.
