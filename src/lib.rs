@@ -63,6 +63,8 @@
 //!
 //! `verbs` (default): RDMA. It needs cmake and libclang to build; the C libraries are opened at run time. Without it there are
 //! buffers and handles, and in this version no transport.
+//!
+//! `internals`: for zcmi's own benches and fuzz targets; no stable API.
 
 // Without a transport nothing uses the seam and what is above it; the other transports are to come.
 #![cfg_attr(not(feature = "verbs"), allow(dead_code, unused_imports))]
@@ -71,9 +73,13 @@ mod config;
 #[cfg(feature = "verbs")]
 mod connection;
 mod error;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 mod memory;
 mod protocol;
 mod service;
+mod sync;
 mod transport;
 #[cfg(feature = "verbs")]
 #[allow(unsafe_code, reason = "the FFI layer; each block carries its proof")]
@@ -83,7 +89,9 @@ pub use config::{Config, Polling};
 #[cfg(feature = "verbs")]
 pub use connection::{Batch, Connection, Connector, Listener, Message, Operation, Worker};
 pub use error::{Error, ErrorKind, Failed, Result};
-pub use memory::{Access, Buffer, ExposedBuffer, Grant, Registrable, RemoteBuffer};
+pub use memory::{
+    Access, Buffer, CacheLimits, CacheStatistics, ExposedBuffer, Grant, Registrable, RemoteBuffer, SharedMemory,
+};
 
 /// The README's examples are compiled with the others.
 #[cfg(all(doctest, feature = "verbs"))]
