@@ -25,6 +25,7 @@ pub(crate) use mapping::Mapping;
 pub use registrable::Registrable;
 pub use registration_cache::{CacheLimits, CacheStatistics};
 pub use remote_buffer::{Access, RemoteBuffer};
+pub(crate) use shared_memory::Owners;
 pub use shared_memory::SharedMemory;
 pub(crate) use slab::Slab;
 pub(crate) use transfer::Transfer;

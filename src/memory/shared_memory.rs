@@ -14,9 +14,8 @@ use super::Registrable;
 /// `Vec<u8>`, [`Bytes`], an `Arc<[u8]>`, a `&'static [u8]`, a mapped file.
 ///
 /// Making, cloning and slicing it copies no bytes. Sending it registers it with the device, for reading only; the
-/// registration is kept for the next time, until the room is needed or nobody but zcmi owns the bytes.
-/// Whether the latter is so cannot be seen of `Bytes` that were made with [`Bytes::from_owner`]: give zcmi the
-/// owner itself.
+/// registration is kept for the next time, until the room is needed or nobody but zcmi owns the bytes. Of [`Bytes`] that
+/// cannot always be seen, so their registration also ends when it was not used for two seconds.
 ///
 /// ```
 /// use zcmi::SharedMemory;
@@ -85,18 +84,32 @@ impl SharedMemory {
         Self { address: self.address.wrapping_add(start), length: end - start, owner: self.owner.clone() }
     }
 
-    /// Whether nobody else owns the bytes. `false` where that cannot be known.
-    pub(crate) fn is_last(&self) -> bool {
-        fn alone<T: ?Sized>(owner: &Arc<T>) -> bool {
-            Arc::strong_count(owner) == 1 && Arc::weak_count(owner) == 0
+    /// Who owns the bytes besides this.
+    pub(crate) fn owners(&self) -> Owners {
+        fn count<T: ?Sized>(owner: &Arc<T>) -> Owners {
+            // A weak reference can come back.
+            let owners = if Arc::weak_count(owner) == 0 { Arc::strong_count(owner) } else { usize::MAX };
+            Owners::Counted { id: Arc::as_ptr(owner).addr(), owners }
         }
         match &self.owner {
-            Owner::Bytes(bytes) => bytes.is_unique(),
-            Owner::Other(owner) => alone(owner),
-            Owner::Slice(owner) => alone(owner),
-            Owner::Static => false,
+            Owner::Bytes(bytes) if bytes.is_unique() => Owners::Counted { id: self.address.addr(), owners: 1 },
+            Owner::Bytes(_) => Owners::Unknown,
+            Owner::Other(owner) => count(owner),
+            Owner::Slice(owner) => count(owner),
+            Owner::Static => Owners::Eternal,
         }
     }
+}
+
+/// Who owns some memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owners {
+    /// So many, of what `id` stands for; `usize::MAX` if there may be more at any time.
+    Counted { id: usize, owners: usize },
+    /// It never goes.
+    Eternal,
+    /// Others, and nobody can tell who they are.
+    Unknown,
 }
 
 impl Deref for SharedMemory {
@@ -227,29 +240,32 @@ mod tests {
     }
 
     #[test]
-    fn the_last_owner_knows_that_it_is() {
+    fn owners_are_counted_where_they_can_be() {
+        let owners = |memory: &SharedMemory| match memory.owners() {
+            Owners::Counted { owners, .. } => Some(owners),
+            _ => None,
+        };
         let bytes = Bytes::from(vec![0; 9]);
         let memory = SharedMemory::from(bytes.clone());
-        assert!(!memory.is_last());
+        assert_eq!(memory.owners(), Owners::Unknown);
         drop(bytes);
-        assert!(memory.is_last());
+        assert_eq!(owners(&memory), Some(1));
 
         let owner = Arc::new(vec![0; 9]);
         let memory = SharedMemory::from(Arc::clone(&owner)).slice(2..5);
-        assert!(!memory.is_last());
+        assert_eq!(owners(&memory), Some(2));
         let weak = Arc::downgrade(&owner);
         drop(owner);
-        assert!(!memory.is_last(), "a weak reference can come back");
+        assert_eq!(owners(&memory), Some(usize::MAX), "a weak reference can come back");
         drop(weak);
-        assert!(memory.is_last());
-        assert!(!memory.clone().is_last() && memory.is_last());
+        assert_eq!(owners(&memory), Some(1));
+        let part = memory.slice(1..2);
+        assert_eq!((part.owners(), owners(&part)), (memory.owners(), Some(2)));
 
         let slice: Arc<[u8]> = Arc::from([7; 3]);
-        let memory = SharedMemory::from(Arc::clone(&slice));
-        assert!(!memory.is_last());
-        drop(slice);
-        assert!(memory.is_last());
-        assert!(!SharedMemory::from(&[1u8][..]).is_last());
+        assert_eq!(owners(&SharedMemory::from(Arc::clone(&slice))), Some(2));
+        assert_eq!(owners(&SharedMemory::from(slice)), Some(1));
+        assert_eq!(SharedMemory::from(&[1u8][..]).owners(), Owners::Eternal);
     }
 
     #[test]

@@ -5,16 +5,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::core::Core;
+use super::slots;
 use super::state::{Claim, State};
 use super::wanted::Wanted;
-use crate::memory::{Epoch, Registration, SharedMemory};
+use crate::memory::{Epoch, Owners, Registration, SharedMemory};
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// A place for a registration. Places are never freed but used again, so a reference may be out of date: what
 /// it leads to is checked after pinning, and stays as it is until that pin ends.
-#[repr(C, align(128))]
+#[repr(C, align(64))]
 pub(super) struct Entry {
-    // What a hit touches shares one cache line.
+    // What a hit touches is one cache line.
     state: State,
     base: AtomicUsize,
     end: AtomicUsize,
@@ -22,11 +23,12 @@ pub(super) struct Entry {
     period: AtomicU64,
     tick: AtomicU64,
     key: AtomicU32,
-    /// Its place for good.
+    /// Its place for good, and that of its record.
     pub(super) number: u32,
-    /// Emptied by whoever has the claim to it.
-    record: Mutex<Option<Record>>,
 }
+
+/// Where an entry's record is: emptied by whoever has the claim to it.
+pub(super) type RecordPlace = Mutex<Option<Record>>;
 
 /// What an entry keeps, and where it is accounted for.
 pub(super) struct Record {
@@ -34,6 +36,10 @@ pub(super) struct Record {
     pub(super) memory: Option<Arc<SharedMemory>>,
     pub(super) core: Weak<Core>,
     pub(super) pinned: usize,
+}
+
+thread_local! {
+    static TICK: Cell<u64> = const { Cell::new(0) };
 }
 
 /// When an entry was last used: misses divide time into periods that all threads agree on, within a period each thread
@@ -55,7 +61,6 @@ impl Entry {
             tick: AtomicU64::new(0),
             key: AtomicU32::new(0),
             number,
-            record: Mutex::new(None),
         }
     }
 
@@ -65,7 +70,9 @@ impl Entry {
         self.end.store(range.end, Ordering::Relaxed);
         self.owner.store(range.owner, Ordering::Relaxed);
         self.key.store(record.registration.local_key(), Ordering::Relaxed);
-        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = Some(record);
+        if let Some(place) = slots::record(self.number) {
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(record);
+        }
         self.touch(period);
         self.state.open_pinned();
     }
@@ -118,9 +125,6 @@ impl Entry {
     /// Notes that it is used now.
     #[inline]
     pub(super) fn touch(&self, period: u64) {
-        thread_local! {
-            static TICK: Cell<u64> = const { Cell::new(0) };
-        }
         let tick = TICK.with(|tick| tick.replace(tick.get() + 1));
         self.period.store(period, Ordering::Relaxed);
         self.tick.store(tick, Ordering::Relaxed);
@@ -130,13 +134,13 @@ impl Entry {
     pub(super) fn take(&self, _: &Claim) -> Option<Record> {
         // Whoever else locks it does so with the cache locked, for entries in the index. In a forked child it may
         // be locked for ever.
-        self.record.try_lock().ok()?.take()
+        slots::record(self.number)?.try_lock().ok()?.take()
     }
 
-    /// Whether nobody but the cache owns the memory.
-    pub(super) fn has_last_owner(&self) -> bool {
-        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        record.as_ref().and_then(|record| record.memory.as_ref()).is_some_and(|memory| memory.is_last())
+    /// Who owns the memory of an entry that is in the index.
+    pub(super) fn owners(&self) -> Option<Owners> {
+        let record = slots::record(self.number)?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(record.as_ref()?.memory.as_ref()?.owners())
     }
 
     #[inline]
@@ -163,7 +167,7 @@ impl Entry {
         let released = record.release();
         match core.upgrade() {
             Some(core) => core.retired(self, &claim, pinned, released),
-            None => super::slots::give_back([self]),
+            None => slots::give_back([self]),
         }
     }
 }

@@ -1,12 +1,14 @@
 //! The exact index: which entry contains a range, and which was not used for longest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 use std::ops::Bound;
+use std::time::{Duration, Instant};
 
 use super::entry::{Entry, Recency};
 use super::slots;
 use super::state::Claim;
 use super::wanted::Wanted;
+use crate::memory::Owners;
 
 /// The entries that can be hit. None contains another of the same access, so in the order of their first bytes
 /// they are in the order of their last bytes too, and one look finds what contains a range, however they overlap.
@@ -15,6 +17,8 @@ pub(super) struct Index {
     ranges: BTreeMap<(u64, usize), Node>,
     /// By what `recency` said last: it can only have become later.
     recent: BTreeSet<(Recency, u32)>,
+    /// How many entries own what is known by that address.
+    owners: HashMap<usize, usize>,
     /// Where the search for last owners goes on.
     cursor: (u64, usize),
 }
@@ -23,7 +27,14 @@ struct Node {
     entry: &'static Entry,
     end: usize,
     recency: Recency,
+    /// What it owns, if that can be known.
+    owner: Option<usize>,
+    /// Since when it has looked unused, and what `recency` said then.
+    quiet: (Recency, Instant),
 }
+
+/// After that time the registration of what perhaps nobody else owns is given up.
+pub(super) const QUIET: Duration = Duration::from_secs(2);
 
 /// How many entries that turn out to be in use or used lately one eviction looks at. Up to that many, it finds the
 /// least recently used exactly.
@@ -53,7 +64,16 @@ impl Index {
     /// Adds an entry that neither contains another nor is contained.
     pub(super) fn insert(&mut self, entry: &'static Entry) {
         let (range, recency) = (entry.range(), entry.recency());
-        self.ranges.insert((range.owner, range.base), Node { entry, end: range.end, recency });
+        let owner = match entry.owners() {
+            // Of `Bytes` the id would change with the number of owners.
+            Some(Owners::Counted { id, owners: 2.. }) => Some(id),
+            _ => None,
+        };
+        if let Some(owner) = owner {
+            *self.owners.entry(owner).or_default() += 1;
+        }
+        let quiet = (recency, Instant::now());
+        self.ranges.insert((range.owner, range.base), Node { entry, end: range.end, recency, owner, quiet });
         self.recent.insert((recency, entry.number));
     }
 
@@ -61,6 +81,14 @@ impl Index {
         let range = entry.range();
         if let Some(node) = self.ranges.remove(&(range.owner, range.base)) {
             self.recent.remove(&(node.recency, entry.number));
+            if let Some(owner) = node.owner
+                && let hash_map::Entry::Occupied(mut count) = self.owners.entry(owner)
+            {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
         }
     }
 
@@ -112,16 +140,23 @@ impl Index {
         }
     }
 
-    /// Closes, of the next `count` entries in turn, those that are idle and whose memory nobody else owns.
-    pub(super) fn close_ownerless(&mut self, count: usize) -> Vec<(&'static Entry, Claim)> {
-        let (mut closed, mut last) = (Vec::new(), None);
-        for (key, node) in self.ranges.range(self.cursor..).take(count) {
-            last = Some(*key);
-            if node.entry.state().is_idle() && node.entry.has_last_owner() {
-                closed.extend(close(node.entry).map(|claim| (node.entry, claim)));
+    /// Closes, of the next `count` entries in turn, those that are idle and whose memory only entries own, or perhaps only
+    /// entries and nobody used it lately.
+    pub(super) fn close_ownerless(&mut self, count: usize, now: Instant) -> Vec<(&'static Entry, Claim)> {
+        let mut closed = Vec::new();
+        let mut left = count.min(self.len());
+        while left > 0 {
+            let mut last = None;
+            for (key, node) in self.ranges.range_mut(self.cursor..).take(left) {
+                left -= 1;
+                last = Some(*key);
+                if node.entry.state().is_idle() && node.is_ownerless(&self.owners, now) {
+                    closed.extend(close(node.entry).map(|claim| (node.entry, claim)));
+                }
             }
+            // Behind the last it begins anew.
+            self.cursor = last.filter(|_| left == 0).map_or((0, 0), |(owner, base)| (owner, base + 1));
         }
-        self.cursor = last.map_or((0, 0), |(owner, base)| (owner, base + 1));
         closed
     }
 
@@ -136,6 +171,24 @@ impl Index {
             self.recent.remove(&(node.recency, entry.number));
             node.recency = recency;
             self.recent.insert((recency, entry.number));
+        }
+    }
+}
+
+impl Node {
+    fn is_ownerless(&mut self, of_entries: &HashMap<usize, usize>, now: Instant) -> bool {
+        match self.entry.owners() {
+            Some(Owners::Counted { owners, .. }) => {
+                owners <= self.owner.and_then(|owner| of_entries.get(&owner)).copied().unwrap_or(1)
+            }
+            Some(Owners::Unknown) => {
+                let recency = self.entry.recency();
+                if self.quiet.0 != recency {
+                    self.quiet = (recency, now);
+                }
+                now.saturating_duration_since(self.quiet.1) >= QUIET
+            }
+            Some(Owners::Eternal) | None => false,
         }
     }
 }

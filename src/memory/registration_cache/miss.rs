@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use super::Lease;
 use super::core::{Charge, Core, Removed};
@@ -80,7 +81,7 @@ impl Core {
             return Plan::Wait(Arc::clone(pending));
         }
         inner.counts.misses += 1;
-        let mut removed = inner.drop_ownerless(&self.hints, OWNERS_A_MISS);
+        let mut removed = inner.drop_ownerless(&self.hints, OWNERS_A_MISS, Instant::now());
         let charge = Charge { bytes: wanted.pinned(), entries: 1 };
         let reserved = charge.bytes <= inner.limits.bytes && !inner.limits.keep_nothing() && {
             let mut total = inner.charged.beyond(removed.charge);

@@ -5,7 +5,8 @@
 //! - An entry is a registration of exactly the range that was asked for. A lookup is a hit if an entry of the same access
 //!   contains the range. Ranges are not merged; an entry that a later one contains is given up.
 //! - An entry holds an owner token of its memory, so the addresses cannot come to mean something else. It goes soon
-//!   after the token has become the last: a few are looked at in each miss, more by a timer.
+//!   after only entries own the memory: a few are looked at in each miss, more by a timer. Where that cannot be known it goes
+//!   when it was not used for two seconds.
 //! - Bytes (of whole pages) and entries are bounded. The least recently used idle entry goes first. What is leased is never
 //!   evicted; where room cannot be made, the registration is the lease's own.
 //! - When the device or the process has no room, all idle entries go and registering is tried once more.
@@ -41,6 +42,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use self::core::Core;
 use self::entry::is_foreign;
@@ -103,7 +105,7 @@ impl RegistrationCache {
     /// Drops some of the idle entries whose memory nobody else owns, in turn.
     pub(crate) fn sweep(&self) {
         if !is_foreign(self.core.epoch) {
-            self.core.sweep();
+            self.core.sweep(Instant::now());
         }
     }
 

@@ -2,21 +2,33 @@
 
 use std::sync::{Mutex, OnceLock, TryLockError};
 
-use super::entry::Entry;
+use super::entry::{Entry, RecordPlace};
 
 const CHUNK: usize = 1024;
 /// Places for four million entries in a process.
 const CHUNKS: usize = 4096;
 
-static DIRECTORY: [OnceLock<Box<[Entry]>>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
+static DIRECTORY: [OnceLock<Chunk>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
 static FREE: Mutex<Vec<&'static Entry>> = Mutex::new(Vec::new());
 static NEXT_CHUNK: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+struct Chunk {
+    entries: Box<[Entry]>,
+    /// Apart, so that entries that are hit are close together.
+    records: Box<[RecordPlace]>,
+}
 
 /// The place of that number.
 #[inline]
 pub(super) fn entry(number: u32) -> Option<&'static Entry> {
     let number = number as usize;
-    DIRECTORY.get(number / CHUNK)?.get()?.get(number % CHUNK)
+    DIRECTORY.get(number / CHUNK)?.get()?.entries.get(number % CHUNK)
+}
+
+/// The place for the record of the entry of that number.
+pub(super) fn record(number: u32) -> Option<&'static RecordPlace> {
+    let number = number as usize;
+    DIRECTORY.get(number / CHUNK)?.get()?.records.get(number % CHUNK)
 }
 
 /// A few free places; none if there are no more.
@@ -35,8 +47,11 @@ pub(super) fn take() -> Vec<&'static Entry> {
         return Vec::new();
     };
     let first = (chunk * CHUNK) as u32;
-    let mut entries: Vec<&'static Entry> =
-        place.get_or_init(|| (first..first + CHUNK as u32).map(Entry::new).collect()).iter().collect();
+    let made = place.get_or_init(|| Chunk {
+        entries: (first..first + CHUNK as u32).map(Entry::new).collect(),
+        records: (0..CHUNK).map(|_| RecordPlace::default()).collect(),
+    });
+    let mut entries: Vec<&'static Entry> = made.entries.iter().collect();
     let batch = entries.split_off(CHUNK - BATCH);
     give_back(entries);
     batch

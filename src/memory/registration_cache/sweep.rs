@@ -33,12 +33,12 @@ impl Core {
     }
 
     /// Examines an eighth of the entries, within bounds: of up to 32,768, each about once a second.
-    pub(super) fn sweep(&self) {
+    pub(super) fn sweep(&self, now: Instant) {
         let entries = self.lock().index.len();
         let mut left = (entries / 8).clamp(256, 4096).min(entries);
         while left > 0 {
             let count = left.min(BATCH);
-            let removed = self.lock().drop_ownerless(&self.hints, count);
+            let removed = self.lock().drop_ownerless(&self.hints, count, now);
             self.release(removed, Charge::default());
             left -= count;
         }
@@ -47,7 +47,7 @@ impl Core {
     }
 
     fn turn(&self) {
-        self.sweep();
+        self.sweep(Instant::now());
         let again = {
             let mut inner = self.lock();
             inner.sweeping = inner.index.len() > 0;
@@ -61,8 +61,8 @@ impl Core {
 
 impl Inner {
     /// Takes out those of the next `count` entries that nobody uses or owns.
-    pub(super) fn drop_ownerless(&mut self, hints: &Hints, count: usize) -> Removed {
-        let closed = self.index.close_ownerless(count);
+    pub(super) fn drop_ownerless(&mut self, hints: &Hints, count: usize, now: Instant) -> Removed {
+        let closed = self.index.close_ownerless(count, now);
         self.counts.dropped += closed.len() as u64;
         self.remove(hints, closed)
     }
