@@ -136,8 +136,8 @@ impl Domain for FakeDomain {
             books.faults.refuse -= 1;
             return Err(no_memory());
         }
-        let bytes: usize = books.live.values().map(|region| region.length).sum();
-        if books.faults.byte_limit > 0 && bytes + range.len() > books.faults.byte_limit {
+        let bytes = |books: &Books| books.live.values().map(|region| region.length).sum::<usize>();
+        if books.faults.byte_limit > 0 && bytes(&books) + range.len() > books.faults.byte_limit {
             return Err(no_memory());
         }
         let snapshot = self.snapshots.then(|| {

@@ -153,7 +153,8 @@ impl From<Bytes> for SharedMemory {
 
 impl From<Vec<u8>> for SharedMemory {
     fn from(bytes: Vec<u8>) -> Self {
-        Bytes::from(bytes).into()
+        // Of `Bytes` the owners cannot always be counted.
+        Self::from_owner(bytes)
     }
 }
 
