@@ -101,6 +101,7 @@ impl Entry {
     }
 
     /// The key of an entry that the caller has pinned.
+    #[inline]
     pub(super) fn key(&self) -> u32 {
         self.key.load(Ordering::Relaxed)
     }
@@ -110,6 +111,7 @@ impl Entry {
     }
 
     /// What it serves. Only what is in an index is sure to stay what it is.
+    #[inline]
     pub(super) fn range(&self) -> Wanted {
         Wanted {
             base: self.base.load(Ordering::Relaxed),
@@ -210,6 +212,7 @@ pub(super) fn release(registration: Arc<dyn Registration>, memory: Option<Arc<Sh
 }
 
 /// Leaves a parent's objects alone in a forked child: answers whether `epoch` is another process'.
+#[inline]
 pub(super) fn is_foreign(epoch: Epoch) -> bool {
     !epoch.is_current()
 }

@@ -25,11 +25,8 @@ impl Wanted {
         self.owner & ((1 << ACCESS_BITS) - 1)
     }
 
-    pub(super) fn length(&self) -> usize {
-        self.end - self.base
-    }
-
     /// Whether a registration of this serves `other`.
+    #[inline]
     pub(super) fn contains(&self, other: &Self) -> bool {
         self.owner == other.owner && self.base <= other.base && other.end <= self.end
     }
