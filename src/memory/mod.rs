@@ -5,13 +5,16 @@ mod domain;
 mod epoch;
 mod exposure;
 #[cfg(any(test, feature = "internals"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "benches use less of it than tests"))]
 pub(crate) mod fake_domain;
 mod local_keys;
 mod locked_memory;
 mod mapping;
 mod registrable;
+#[allow(dead_code, reason = "nothing is sent from shared memory yet")]
 pub(crate) mod registration_cache;
 mod remote_buffer;
+#[allow(dead_code, reason = "only the registration cache asks for owners")]
 mod shared_memory;
 mod slab;
 mod transfer;

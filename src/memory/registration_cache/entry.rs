@@ -36,6 +36,8 @@ pub(super) struct Record {
     pub(super) memory: Option<Arc<SharedMemory>>,
     pub(super) core: Weak<Core>,
     pub(super) pinned: usize,
+    /// The process that registered it.
+    pub(super) epoch: Epoch,
 }
 
 thread_local! {
@@ -165,6 +167,10 @@ impl Entry {
     #[cold]
     fn retire(&'static self, claim: Claim) {
         let Some(record) = self.take(&claim) else { return };
+        if is_foreign(record.epoch) {
+            std::mem::forget(record);
+            return;
+        }
         let (core, pinned) = (Weak::clone(&record.core), record.pinned);
         let released = record.release();
         match core.upgrade() {

@@ -147,7 +147,8 @@ impl Core {
             #[cfg(not(test))]
             let token = Some(Arc::clone(&memory));
             let core = Weak::clone(&self.this);
-            let record = Record { registration, memory: token, core, pinned: reservation.charge.bytes };
+            let record =
+                Record { registration, memory: token, core, pinned: reservation.charge.bytes, epoch: self.epoch };
             inner.add(self, wanted, record).map_err(|record| (record.registration, memory))
         };
         let lease = match kept {

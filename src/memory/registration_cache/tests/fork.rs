@@ -18,6 +18,10 @@ fn a_forked_child_neither_uses_nor_destroys_what_is_registered() {
         cache.get(&memory, 0..100, &domain, RegionAccess::Remote { read: true, write: false, atomic: false });
     let uncached = uncached.expect("registers");
     assert!(cached.is_cached() && !uncached.is_cached());
+    // Nor what is the last lease's to deregister, in a cache that has gone.
+    let gone = RegistrationCache::without_timer(CacheLimits { bytes: 1 << 20, entries: 1 });
+    let orphan = gone.get(&memory, 0..5000, &domain, ACCESS).expect("registers");
+    drop(gone);
     // The child can take no lock that another thread of the test had: it must not want to.
     let locked = cache.core.lock();
     // SAFETY: the child takes no lock, and allocates only to make an error, which glibc lets it do.
@@ -26,11 +30,11 @@ fn a_forked_child_neither_uses_nor_destroys_what_is_registered() {
             let refused = cache.get(&memory, 0..5000, &domain, ACCESS).is_err();
             cache.flush();
             cache.sweep();
-            drop((cached, uncached));
-            let untouched = domain.live() == 2 && cache.statistics().entries == 0;
+            drop((cached, uncached, orphan));
+            let untouched = domain.live() == 3 && cache.statistics().entries == 0;
             std::mem::forget(locked);
             drop(cache);
-            let status = if refused && untouched && domain.live() == 2 { 0 } else { 1 };
+            let status = if refused && untouched && domain.live() == 3 { 0 } else { 1 };
             // SAFETY: ends the child at once.
             unsafe { libc::_exit(status) }
         }
@@ -43,6 +47,6 @@ fn a_forked_child_neither_uses_nor_destroys_what_is_registered() {
         }
     }
     assert_eq!(cache.get(&memory, 5..50, &domain, ACCESS).expect("a hit").local_key(), cached.local_key());
-    drop((cached, uncached, cache));
+    drop((cached, uncached, orphan, cache));
     assert_eq!(domain.live(), 0);
 }
