@@ -16,7 +16,7 @@
 //!
 //! # How a hit is fast
 //!
-//! A hit takes no lock: a table of [hints](hints) leads from an address to [entries](entry), whose places are never freed;
+//! A hit takes no lock: a table of [hints] leads from an address to [entries](entry), whose places are never freed;
 //! one atomic addition [pins](state) the entry and counts the hit, and then it is checked to be the one that was wanted. All
 //! else, an exact [index] included, is under one lock that only misses take.
 

@@ -1,4 +1,4 @@
-//! Random sequences of steps. `PROPTEST_CASES` makes them more.
+//! Random sequences of steps. `PROPTEST_CASES` above 1000 makes them more.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::model::{World, steps};
 
 proptest! {
     // About sixty steps each: some sixty thousand.
-    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(1000), ..ProptestConfig::default() })]
 
     #[test]
     fn no_sequence_of_steps_breaks_a_promise(steps in steps()) {
