@@ -36,53 +36,52 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// A cache that has every piece registered.
+/// A cache that has every piece of some memory registered.
 struct Filled {
     cache: CacheOfNothing,
-    pieces: Vec<SharedMemory>,
+    memory: SharedMemory,
+    pieces: Vec<Range<usize>>,
 }
-
-/// A range to look up. The handle is there already, as it is for a program that is about to send.
-type Pick = (SharedMemory, Range<usize>);
 
 impl Filled {
     fn new(count: usize, length: impl Fn(usize) -> usize) -> Self {
         let cache = CacheOfNothing::new(CacheLimits { bytes: usize::MAX, entries: usize::MAX });
-        let lengths: Vec<usize> = (0..count).map(length).collect();
+        let mut end = 0;
+        let piece = |number| {
+            let start = end;
+            end += length(number);
+            start..end
+        };
+        let pieces: Vec<Range<usize>> = (0..count).map(piece).collect();
         // The pages are never touched, so there are none.
-        let memory = SharedMemory::from(vec![0u8; lengths.iter().sum()]);
-        let mut start = 0;
-        let pieces: Vec<SharedMemory> = lengths
-            .iter()
-            .map(|length| {
-                start += length;
-                memory.slice(start - length..start)
-            })
-            .collect();
+        let memory = SharedMemory::from(vec![0u8; end]);
         for piece in &pieces {
-            drop(cache.get(piece, 0..piece.len()).expect("registers"));
+            drop(cache.get(&memory, piece.clone()).expect("registers"));
         }
         assert_eq!(cache.statistics().entries, count);
-        Self { cache, pieces }
+        Self { cache, memory, pieces }
     }
 
-    fn pick(&self, numbers: &mut Numbers, count: usize) -> Vec<Pick> {
+    /// Ranges to look up.
+    fn pick(&self, numbers: &mut Numbers, count: usize) -> Vec<Range<usize>> {
         let pick = |_| {
             let piece = &self.pieces[numbers.below(self.pieces.len())];
-            let start = numbers.below(piece.len());
-            (piece.clone(), start..start + 1 + numbers.below(piece.len() - start))
+            let start = piece.start + numbers.below(piece.len());
+            start..start + 1 + numbers.below(piece.end - start)
         };
         (0..count).map(pick).collect()
     }
 
-    /// Uses every entry: the other cases have used the processor's caches meanwhile.
-    fn warm_up(&self) {
-        self.pieces.iter().for_each(|piece| drop(black_box(self.cache.get(piece, 0..1).expect("a hit"))));
+    /// Uses every entry about twice: the other cases have used the processor's caches meanwhile.
+    fn warm_up(&self, numbers: &mut Numbers) {
+        for _ in 0..2 * self.pieces.len() {
+            self.hit(&self.pieces[numbers.below(self.pieces.len())]);
+        }
     }
 
     #[inline]
-    fn hit(&self, (memory, range): &Pick) {
-        let lease = self.cache.get(memory, range.clone()).expect("a hit");
+    fn hit(&self, range: &Range<usize>) {
+        let lease = self.cache.get(&self.memory, range.clone()).expect("a hit");
         black_box(lease.key());
     }
 }
@@ -91,7 +90,7 @@ fn random(name: &str, filled: &Arc<Filled>) -> Case {
     let (filled, mut numbers) = (Arc::clone(filled), Numbers::new(1));
     let run = move || {
         let picks = filled.pick(&mut numbers, PICKS);
-        filled.warm_up();
+        filled.warm_up(&mut numbers);
         nanoseconds_each(&picks, |pick| filled.hit(pick))
     };
     Case { name: format!("hit, {name}"), unit: "ns", goal: Some(Goal::AtMost(50.0)), run: Box::new(run) }
@@ -101,8 +100,7 @@ fn hot(filled: &Arc<Filled>) -> Case {
     let name = format!("hit, the same of {} entries", filled.pieces.len());
     let (filled, mut numbers) = (Arc::clone(filled), Numbers::new(2));
     let run = move || {
-        let piece = &filled.pieces[numbers.below(filled.pieces.len())];
-        let pick = (piece.clone(), 0..piece.len());
+        let pick = filled.pieces[numbers.below(filled.pieces.len())].clone();
         filled.hit(&pick);
         nanoseconds_each(&[(); PICKS], |()| filled.hit(black_box(&pick)))
     };
@@ -135,8 +133,9 @@ fn throughput(filled: &Filled, threads: usize, seed: u64) -> f64 {
             .map(|thread| {
                 let barrier = &barrier;
                 scope.spawn(move || {
-                    let picks = filled.pick(&mut Numbers::new(seed << 8 | thread as u64), HITS);
-                    filled.warm_up();
+                    let mut numbers = Numbers::new(seed << 8 | thread as u64);
+                    let picks = filled.pick(&mut numbers, HITS);
+                    filled.warm_up(&mut numbers);
                     barrier.wait();
                     let begun = Instant::now();
                     picks.iter().for_each(|pick| filled.hit(black_box(pick)));
