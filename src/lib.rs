@@ -64,6 +64,8 @@
 //!
 //! `verbs` (default): RDMA. It needs cmake and libclang to build; the C libraries are opened at run time. Without it there are
 //! buffers and handles, and in this version no transport.
+//!
+//! `internals`: for zcmi's own benches and fuzz targets; no stable API.
 
 // Without a transport nothing uses the seam and what is above it; the other transports are to come.
 #![cfg_attr(not(feature = "verbs"), allow(dead_code, unused_imports))]
@@ -72,9 +74,13 @@ mod config;
 #[cfg(feature = "verbs")]
 mod connection;
 mod error;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 mod memory;
 mod protocol;
 mod service;
+mod sync;
 mod transport;
 #[cfg(feature = "verbs")]
 #[allow(unsafe_code, reason = "the FFI layer; each block carries its proof")]
@@ -85,8 +91,8 @@ pub use config::{Config, Polling};
 pub use connection::{AtomicOperation, Batch, Connection, Connector, Listener, Message, Operation, Worker};
 pub use error::{Error, ErrorKind, Failed, Result};
 pub use memory::{
-    Access, Buffer, Destination, Exposable, Exposed, ExposedBuffer, ExposedDmaBuf, Grant, Isolation, Registered,
-    Registrable, RemoteBuffer, RemoteValue, Revocation, Segment, Source,
+    Access, Buffer, CacheLimits, CacheStatistics, Destination, Exposable, Exposed, ExposedBuffer, ExposedDmaBuf, Grant,
+    Isolation, Registered, Registrable, RemoteBuffer, RemoteValue, Revocation, Segment, SharedMemory, Source,
 };
 
 /// Who owns memory, who may touch it, and how it is taken back.

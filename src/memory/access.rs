@@ -36,11 +36,11 @@ impl Access {
         self.0 & (Self::WRITE.0 | Self::ATOMIC.0) != 0
     }
 
-    pub(super) const fn to_byte(self) -> u8 {
+    pub(crate) const fn to_byte(self) -> u8 {
         self.0
     }
 
-    pub(super) const fn from_byte(byte: u8) -> Option<Self> {
+    pub(crate) const fn from_byte(byte: u8) -> Option<Self> {
         if byte <= Self::ALL.0 { Some(Self(byte)) } else { None }
     }
 }

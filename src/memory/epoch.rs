@@ -14,22 +14,27 @@ pub(crate) struct Epoch(u64);
 
 impl Epoch {
     /// The epoch of this process.
+    #[inline]
     pub(crate) fn current() -> Self {
         static WORD: OnceLock<&'static AtomicU64> = OnceLock::new();
         let word = WORD.get_or_init(wiped_on_fork);
         match word.load(Ordering::Relaxed) {
-            0 => {
-                let fresh = rand::random::<u64>() | 1;
-                match word.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
-                    Ok(_) => Self(fresh),
-                    Err(current) => Self(current),
-                }
-            }
+            0 => Self::begin(word),
             current => Self(current),
         }
     }
 
+    #[cold]
+    fn begin(word: &AtomicU64) -> Self {
+        let fresh = rand::random::<u64>() | 1;
+        match word.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => Self(fresh),
+            Err(current) => Self(current),
+        }
+    }
+
     /// Whether this process is the one that the epoch was taken in.
+    #[inline]
     pub(crate) fn is_current(self) -> bool {
         self == Self::current()
     }

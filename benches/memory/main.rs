@@ -1,0 +1,16 @@
+//! What memory costs before a device has any part in it. `cargo bench --features internals --bench memory`.
+//!
+//! `--json` prints one object a line; words choose the cases whose names contain one of them.
+
+#![allow(unsafe_code, reason = "the counting allocator")]
+
+#[path = "../../tests/common/allocations.rs"]
+mod allocations;
+mod cache;
+mod measure;
+
+fn main() {
+    let options = measure::Options::from_arguments();
+    let cases = cache::cases();
+    measure::report(cases, &options);
+}

@@ -1,0 +1,42 @@
+//! What zcmi's own benches and fuzz targets reach into. No part of the API: it changes without notice.
+
+#![allow(missing_docs, reason = "nobody else is to use it")]
+
+use std::ops::Range;
+
+use crate::memory::RegionAccess;
+use crate::memory::fake_domain::FakeDomain;
+use crate::memory::registration_cache::{Lease, RegistrationCache};
+use crate::{CacheLimits, CacheStatistics, Result, SharedMemory};
+
+/// A registration cache over a domain without a device.
+pub struct CacheOfNothing {
+    cache: RegistrationCache,
+    domain: FakeDomain,
+}
+
+/// A lease of it.
+#[must_use]
+pub struct CacheLease(Lease);
+
+impl CacheOfNothing {
+    pub fn new(limits: CacheLimits) -> Self {
+        Self { cache: RegistrationCache::without_timer(limits), domain: FakeDomain::without_snapshots() }
+    }
+
+    #[inline]
+    pub fn get(&self, memory: &SharedMemory, range: Range<usize>) -> Result<CacheLease> {
+        self.cache.get(memory, range, &self.domain, RegionAccess::LocalRead).map(CacheLease)
+    }
+
+    pub fn statistics(&self) -> CacheStatistics {
+        self.cache.statistics()
+    }
+}
+
+impl CacheLease {
+    #[inline]
+    pub fn key(&self) -> u32 {
+        self.0.local_key()
+    }
+}
