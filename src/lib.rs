@@ -37,6 +37,7 @@
 //! |---|---|
 //! | set up | [`Worker`], [`Config`], [`Listener`], [`Connector`] |
 //! | exchange messages | [`Connection::send`], [`Connection::recv`], [`Message`] |
+//! | use memory again and again | [`Pool`], [`Buffer`], [`SharedBuffer`] |
 //! | let a peer access memory | [`Buffer::expose`], [`ExposedBuffer::grant`], [`Grant`] |
 //! | access a peer's memory | [`RemoteBuffer`], [`Connection::read`], [`Connection::write`], [`Connection::batch`] |
 //! | use verbs directly | [`verbs`] |
@@ -74,6 +75,7 @@ mod error;
 mod memory;
 mod protocol;
 mod service;
+mod sync;
 mod transport;
 #[cfg(feature = "verbs")]
 #[allow(unsafe_code, reason = "the FFI layer; each block carries its proof")]
@@ -83,7 +85,10 @@ pub use config::{Config, Polling};
 #[cfg(feature = "verbs")]
 pub use connection::{Batch, Connection, Connector, Listener, Message, Operation, Worker};
 pub use error::{Error, ErrorKind, Failed, Result};
-pub use memory::{Access, Buffer, ExposedBuffer, Grant, Registrable, RemoteBuffer};
+pub use memory::{
+    Access, Allocation, Buffer, ExposedBuffer, Grant, HugePages, Pool, PoolOptions, PoolStatistics, Registrable,
+    RemoteBuffer, SharedBuffer,
+};
 
 /// The README's examples are compiled with the others.
 #[cfg(all(doctest, feature = "verbs"))]
