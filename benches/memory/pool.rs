@@ -40,7 +40,12 @@ pub(crate) fn run() {
         drop(black_box((shared.clone(), shared)));
     };
     report("pool_freeze_clone", 1, size, cost(COUNT, freeze));
-    report("pool_into_bytes", 1, size, cost(COUNT, || drop(black_box(pool.allocate(size).expect("room").into_bytes()))));
+    report(
+        "pool_into_bytes",
+        1,
+        size,
+        cost(COUNT, || drop(black_box(pool.allocate(size).expect("room").into_bytes()))),
+    );
 }
 
 fn take(pool: &Pool, size: usize) {
@@ -86,7 +91,10 @@ fn hand_over(pool: &Pool, size: usize) {
     consumer.join().expect("no panic");
     let nanoseconds = start.elapsed().as_nanos() as f64 / f64::from(BUFFERS);
     let mapped = pool.statistics().mapped_bytes;
-    println!("{}", json!({"test": "pool_hand_over", "threads": 2, "size": size, "ns": round(nanoseconds), "mapped_bytes": mapped}));
+    println!(
+        "{}",
+        json!({"test": "pool_hand_over", "threads": 2, "size": size, "ns": round(nanoseconds), "mapped_bytes": mapped})
+    );
 }
 
 fn report(test: &str, threads: u32, size: usize, cost: Cost) {

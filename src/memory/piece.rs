@@ -62,7 +62,9 @@ impl Piece {
 
     /// Offset of the first byte in the slab.
     pub(super) fn start(&self) -> usize {
-        self.block.as_deref().map_or(0, |block| block.start() + self.pointer.addr().get() - block.pointer().addr().get())
+        self.block
+            .as_deref()
+            .map_or(0, |block| block.start() + self.pointer.addr().get() - block.pointer().addr().get())
     }
 
     /// Another piece of the same bytes.

@@ -25,7 +25,7 @@ struct Cache<T> {
 }
 
 /// Why a block was not put.
-pub(super) enum Refused<T> {
+enum Refused<T> {
     /// The pool is gone.
     Closed(T),
     /// Somebody waits.
@@ -54,16 +54,33 @@ impl<T> Depot<T> {
         Some(taken)
     }
 
-    /// Puts a block back that [`take`](Self::take) or [`account`](Self::account) has told of, unless one of `waiters`
-    /// wants it: without them, in any case.
+    /// Takes a released block back: it goes to the first of `waiters` who wants its class, or into the shard of thread
+    /// `number`. It was [taken](Self::take), or [told of](Self::account). A closed depot refuses it.
     #[inline]
-    pub(super) fn put<W>(
-        &self,
-        number: usize,
-        class: Class,
-        block: T,
-        waiters: Option<&Waiters<W>>,
-    ) -> Result<(), Refused<T>> {
+    pub(super) fn release(&self, number: usize, class: Class, block: T, waiters: &Waiters<T>) -> Result<(), T> {
+        match self.put(number, class, block, Some(waiters)) {
+            Ok(()) => Ok(()),
+            Err(Refused::Closed(block)) => Err(block),
+            Err(Refused::Wanted(block)) => self.hand_over(number, class, block, waiters),
+        }
+    }
+
+    #[cold]
+    fn hand_over(&self, number: usize, class: Class, block: T, waiters: &Waiters<T>) -> Result<(), T> {
+        // Who gets it directly takes over its account too.
+        let Some(block) = waiters.offer(class, block) else { return Ok(()) };
+        // Refused if the pool has gone meanwhile.
+        let result = match self.put(number, class, block, None) {
+            Ok(()) => Ok(()),
+            Err(Refused::Closed(block) | Refused::Wanted(block)) => Err(block),
+        };
+        waiters.notify();
+        result
+    }
+
+    /// Puts a block into a shard, unless one of `waiters` may want it: without them, in any case.
+    #[inline]
+    fn put(&self, number: usize, class: Class, block: T, waiters: Option<&Waiters<T>>) -> Result<(), Refused<T>> {
         let mut cache = lock(self.shard(number));
         if !cache.open {
             return Err(Refused::Closed(block));
@@ -146,6 +163,14 @@ impl<T> Depot<T> {
         usize::try_from(sum).unwrap_or(0)
     }
 
+    /// Runs `test` while every lock is held.
+    #[cfg(test)]
+    pub(super) fn while_locked(&self, test: impl FnOnce()) {
+        let _caches: Vec<_> = self.shards.iter().map(|shard| lock(&shard.0)).collect();
+        let _lists: Vec<_> = self.lists.iter().map(lock).collect();
+        test();
+    }
+
     fn shard(&self, number: usize) -> &Mutex<Cache<T>> {
         &self.shards[number & (self.shards.len() - 1)].0
     }
@@ -197,7 +222,7 @@ mod tests {
     }
 
     fn put(depot: &Depot<u32>, number: usize, block: u32) {
-        assert!(depot.put::<u32>(number, class(), block, None).is_ok());
+        assert!(depot.put(number, class(), block, None).is_ok());
     }
 
     #[test]
@@ -237,6 +262,6 @@ mod tests {
         let depot = Depot::new(2);
         put(&depot, 0, 1);
         assert_eq!(depot.close(), [1]);
-        assert!(matches!(depot.put::<u32>(0, class(), 1, None), Err(Refused::Closed(1))));
+        assert_eq!(depot.release(0, class(), 1, &Waiters::new()), Err(1));
     }
 }

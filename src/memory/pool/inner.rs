@@ -47,7 +47,10 @@ impl Inner {
     pub(super) fn request(&self, length: usize, alignment: usize) -> Result<Request> {
         let refuse = |kind, detail: String| Err(self.failed(kind).with_detail(detail));
         if !self.is_ours() {
-            return refuse(ErrorKind::Unsupported, "the pool belongs to the process that this one was forked from".into());
+            return refuse(
+                ErrorKind::Unsupported,
+                "the pool belongs to the process that this one was forked from".into(),
+            );
         }
         if !alignment.is_power_of_two() || alignment > 2 << 20 {
             let detail = format!("an alignment of {alignment}, must be a power of two up to {}", 2 << 20);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::depot::{Depot, Refused};
+use super::depot::Depot;
 use super::waiters::Waiters;
 use super::{Budget, Class, IdleBlock, thread_number};
 use crate::memory::Epoch;
@@ -64,21 +64,8 @@ impl Reservoir {
         if super::planted::is(super::planted::Bug::ReturnedTwice) {
             self.depot.supply(class, [block.again()]);
         }
-        if let Err(refused) = self.depot.put(thread_number(), class, block, Some(&self.waiters)) {
-            self.deal_with(class, refused);
-        }
-    }
-
-    #[cold]
-    fn deal_with(&self, class: Class, refused: Refused<IdleBlock>) {
-        // Who gets it directly takes over its account too.
-        if let Refused::Wanted(block) = refused
-            && let Some(block) = self.waiters.offer(class, block)
-        {
-            // Refused only if the pool has gone meanwhile; then the block goes too.
-            drop(self.depot.put::<IdleBlock>(thread_number(), class, block, None));
-            self.waiters.notify();
-        }
+        // Refused where the pool is gone: then the block goes too.
+        drop(self.depot.release(thread_number(), class, block, &self.waiters));
     }
 
     /// A slab of its own is unmapped, and its room can be used.

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Budget, Class, IdleBlock, PoolOptions, Reservoir, thread_number};
-use crate::memory::mapping::{HUGE_PAGE, Pages};
-use crate::memory::Slab;
 use crate::Result;
+use crate::memory::Slab;
+use crate::memory::mapping::{HUGE_PAGE, Pages};
 
 /// A class starts with as little as this, so that a program that needs little pins little.
 const FIRST_SLAB: usize = 64 << 10;
@@ -180,4 +180,3 @@ pub(super) fn least(options: &PoolOptions, class: Option<Class>, length: usize) 
         None => length.checked_next_multiple_of(options.granule()),
     }
 }
-
