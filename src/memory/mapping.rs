@@ -29,15 +29,15 @@ pub(super) enum Pages {
 
 /// Pages backed by a memfd, zeroed at first, unmapped when dropped. A forked child does not inherit them.
 ///
-/// The type itself hands out no references: `Buffer` makes slices of ranges that it alone owns, and
-/// everything a peer may write goes through `volatile`.
+/// The type itself hands out no references: `Buffer` makes slices of ranges that it alone owns, `SharedBuffer` of what nobody
+/// writes, and everything a peer may write goes through `volatile`.
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     length: usize,
     epoch: Epoch,
 }
 
-// SAFETY: the mapping is plain memory; every access is through `Buffer`'s exclusive ranges or atomics.
+// SAFETY: the mapping is plain memory; every access is through `Buffer`'s exclusive ranges, `SharedBuffer`'s read-only ones or atomics.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
@@ -113,7 +113,8 @@ impl Mapping {
 }
 
 // SAFETY: the range is mapped at one address until drop. References into it are made by `Buffer` alone, which
-// is moved into an operation while the device may write it and consumed by exposure before a peer can.
+// is moved into an operation while the device may write it and consumed by exposure before a peer can, and by
+// `SharedBuffer`, which is a source of operations and never a destination.
 unsafe impl Registrable for Mapping {
     fn address(&self) -> *mut u8 {
         self.base()

@@ -52,7 +52,7 @@ impl SharedBuffer {
         if self.0.is_sole() { Ok(Buffer::of_piece(self.0)) } else { Err(self) }
     }
 
-    /// Its key in `domain`, which registers it on first use. A buffer that was bound there before it was frozen
+    /// Its key in `domain`, which registers it on first use: for sources, as a destination would be written while others read it. A buffer that was bound there before it was frozen
     /// looks nothing up; others take no lock in the first domain.
     #[allow(dead_code, reason = "for operations with shared sources")]
     pub(crate) fn bind(&self, domain: &dyn Domain) -> Result<u32> {

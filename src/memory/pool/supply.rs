@@ -10,7 +10,8 @@ use crate::memory::mapping::{HUGE_PAGE, Pages};
 
 /// A class starts with as little as this, so that a program that needs little pins little.
 const FIRST_SLAB: usize = 64 << 10;
-/// Each slab of a class is twice the one before, up to this: few registrations, and little that is never used.
+/// Each slab of a class is twice the one before, up to this, unless [`largest_slab`] says less: few registrations, and little
+/// that is never used.
 const LARGEST_SLAB: usize = 16 << 20;
 /// So many fresh blocks are cut at once.
 const BATCH: usize = 32;
@@ -20,6 +21,7 @@ pub(super) struct Supply {
     options: PoolOptions,
     budget: Arc<Budget>,
     reservoir: &'static Reservoir,
+    largest: usize,
     classes: Vec<Slabs>,
 }
 
@@ -39,7 +41,7 @@ struct Cut {
 impl Supply {
     pub(super) fn new(options: PoolOptions, budget: Arc<Budget>, reservoir: &'static Reservoir) -> Self {
         let classes = Class::all().map(|_| Slabs { slabs: Vec::new(), next: FIRST_SLAB }).collect();
-        Self { options, budget, reservoir, classes }
+        Self { options, budget, reservoir, largest: largest_slab(), classes }
     }
 
     /// A block of `class`, or none if the pool is at its limit.
@@ -125,7 +127,7 @@ impl Supply {
         let Some(slab) = self.map(blocks * size)? else { return Ok(false) };
         let blocks = slab.mapping().length() / size;
         let slabs = &mut self.classes[class.index()];
-        slabs.next = (slabs.next * 2).min(LARGEST_SLAB);
+        slabs.next = (slabs.next * 2).min(self.largest);
         slabs.slabs.push(Cut { slab, cut: 0, blocks });
         Ok(true)
     }
@@ -178,5 +180,15 @@ pub(super) fn least(options: &PoolOptions, class: Option<Class>, length: usize) 
     match class {
         Some(class) => Some(options.least(class)),
         None => length.checked_next_multiple_of(options.granule()),
+    }
+}
+
+/// Small where little can be locked: a slab is pinned whole, and one too large would fail where smaller ones fit.
+fn largest_slab() -> usize {
+    use rustix::process::{Resource, geteuid, getrlimit};
+    match getrlimit(Resource::Memlock).current {
+        // Root is not bound by it.
+        Some(bytes) if !geteuid().is_root() => ((bytes / 8) as usize).clamp(FIRST_SLAB, LARGEST_SLAB),
+        _ => LARGEST_SLAB,
     }
 }
