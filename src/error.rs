@@ -37,6 +37,8 @@ pub enum ErrorKind {
     PeerClosed,
     /// A device file may not be opened.
     PermissionDenied,
+    /// The pool is at its limit, or the length never fits it.
+    PoolExhausted,
     /// The peer sent something that the protocol does not allow.
     Protocol,
     /// The peer's listener refused the connection.
@@ -172,6 +174,9 @@ impl Error {
             ErrorKind::PermissionDenied => {
                 "let this user open /dev/infiniband/* (udev rules of rdma-core, or `--device` for a container)"
             }
+            ErrorKind::PoolExhausted => {
+                "drop buffers that are done with, wait with Pool::allocate_async, or raise PoolOptions::limit"
+            }
             ErrorKind::RemoteAccess => {
                 "the key was wrong or revoked; the connection is lost, as reliable connections are after a refused access"
             }
@@ -246,6 +251,7 @@ impl fmt::Display for ErrorKind {
             Self::OutOfBounds => "out of bounds",
             Self::PeerClosed => "the peer closed the connection",
             Self::PermissionDenied => "permission denied",
+            Self::PoolExhausted => "the pool has no room",
             Self::Protocol => "the peer violated the protocol",
             Self::Rejected => "the peer refused the connection",
             Self::RemoteAccess => "the peer's device refused the access",

@@ -37,6 +37,7 @@
 //! |---|---|
 //! | set up | [`Worker`], [`Config`], [`Listener`], [`Connector`] |
 //! | exchange messages | [`Connection::send`], [`Connection::recv`], [`Message`] |
+//! | use memory again and again | [`Pool`], [`Buffer`], [`SharedBuffer`] |
 //! | let a peer access memory | [`Buffer::expose`], [`ExposedBuffer::grant`], [`Grant`] |
 //! | access a peer's memory | [`RemoteBuffer`], [`Connection::read`], [`Connection::write`], [`Connection::fetch_add`], [`Connection::batch`] |
 //! | understand all that | [`memory_guide`] |
@@ -91,8 +92,9 @@ pub use config::{Config, Polling};
 pub use connection::{AtomicOperation, Batch, Connection, Connector, Listener, Message, Operation, Worker};
 pub use error::{Error, ErrorKind, Failed, Result};
 pub use memory::{
-    Access, Buffer, CacheLimits, CacheStatistics, Destination, Exposable, Exposed, ExposedBuffer, ExposedDmaBuf, Grant,
-    Isolation, Registered, Registrable, RemoteBuffer, RemoteValue, Revocation, Segment, SharedMemory, Source,
+    Access, Allocation, Buffer, CacheLimits, CacheStatistics, Destination, Exposable, Exposed, ExposedBuffer,
+    ExposedDmaBuf, Grant, HugePages, Isolation, Pool, PoolOptions, PoolStatistics, Registered, Registrable,
+    RemoteBuffer, RemoteValue, Revocation, Segment, SharedBuffer, SharedMemory, Source,
 };
 
 /// Who owns memory, who may touch it, and how it is taken back.

@@ -8,9 +8,10 @@
 mod allocations;
 mod cache;
 mod measure;
+mod pool;
 
 fn main() {
     let options = measure::Options::from_arguments();
-    let cases = cache::cases();
+    let cases = cache::cases().into_iter().chain(pool::cases()).collect();
     measure::report(cases, &options);
 }

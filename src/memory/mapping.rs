@@ -4,23 +4,40 @@
 
 use std::fmt;
 use std::io;
+use std::num::NonZero;
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 
 use super::{Epoch, Registrable};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+
+/// The length of a huge page.
+pub(super) const HUGE_PAGE: usize = 2 << 20;
+
+/// What a mapping consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pages {
+    /// Huge ones, from the reserve of the kernel.
+    Huge,
+    /// Allocated on first touch.
+    Ordinary,
+    /// Allocated at once.
+    Populated,
+}
 
 /// Pages backed by a memfd, zeroed at first, unmapped when dropped. A forked child does not inherit them.
 ///
-/// The type itself hands out no references: `Buffer` makes slices of ranges that it alone owns, and
-/// everything a peer may write goes through `volatile`.
+/// The type itself hands out no references: `Buffer` makes slices of ranges that it alone owns, `SharedBuffer` of what nobody
+/// writes, and everything a peer may write goes through `volatile`.
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     length: usize,
     epoch: Epoch,
 }
 
-// SAFETY: the mapping is plain memory; every access is through `Buffer`'s exclusive ranges or atomics.
+// SAFETY: the mapping is plain memory; every access is through `Buffer`'s exclusive ranges, `SharedBuffer`'s read-only ones or atomics.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
@@ -28,22 +45,47 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps `length` bytes, rounded up to whole pages, at least one.
     pub(crate) fn new(length: usize) -> io::Result<Self> {
-        let page = rustix::param::page_size();
+        Self::of(length, Pages::Ordinary)
+    }
+
+    /// Maps `length` bytes of `pages`, rounded up to whole ones, at least one. The address is a multiple of 2 MiB, or of
+    /// the power of two that is not less than a shorter length.
+    ///
+    /// Ordinary pages are allocated on first touch. If the machine or the control group is out of memory then, the process gets
+    /// killed, or `SIGBUS` where overcommit is forbidden. Pages of the other kinds are all there when this answers.
+    pub(super) fn of(length: usize, pages: Pages) -> io::Result<Self> {
+        let (granule, kind) = match pages {
+            Pages::Huge => (HUGE_PAGE, MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB),
+            Pages::Ordinary | Pages::Populated => (rustix::param::page_size(), MemfdFlags::empty()),
+        };
         let length = length
             .max(1)
-            .checked_next_multiple_of(page)
+            .checked_next_multiple_of(granule)
             .filter(|&length| isize::try_from(length).is_ok())
             .ok_or(io::ErrorKind::OutOfMemory)?;
-        let file = memfd_create("zcmi", MemfdFlags::CLOEXEC)?;
+        let file = memfd_create("zcmi", MemfdFlags::CLOEXEC | kind)?;
         ftruncate(&file, length as u64)?;
-        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
-        // SAFETY: the kernel chooses an address that nothing else uses.
-        let base = unsafe { mmap(std::ptr::null_mut(), length, protection, flags, &file, 0) }?;
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        if pages != Pages::Ordinary {
+            // The pages themselves and not a promise: of huge ones too, which a control group may refuse as late as on a fault.
+            fallocate(&file, FallocateFlags::empty(), 0, length as u64).map_err(|error| match error {
+                Errno::NOSPC => io::ErrorKind::OutOfMemory.into(),
+                error => io::Error::from(error),
+            })?;
+        }
+        let base = match pages {
+            // The kernel aligns them.
+            Pages::Huge => map_at(std::ptr::null_mut(), length, &file)?,
+            Pages::Ordinary | Pages::Populated => map_aligned(length, &file)?,
+        };
         let mapping = Self { base, length, epoch: Epoch::current() };
         // SAFETY: the range was just mapped; the advice does not change this process' view of it.
         unsafe { madvise(base.as_ptr().cast(), length, Advice::LinuxDontFork) }?;
         Ok(mapping)
+    }
+
+    /// Whether this process made it; a forked child has not got it.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.epoch.is_current()
     }
 
     pub(crate) fn length(&self) -> usize {
@@ -53,10 +95,21 @@ impl Mapping {
     pub(crate) fn base(&self) -> *mut u8 {
         self.base.as_ptr()
     }
+
+    /// The byte at `offset`.
+    ///
+    /// # Panics
+    /// If it lies outside.
+    pub(super) fn at(&self, offset: usize) -> NonNull<u8> {
+        assert!(offset <= self.length, "a place in the mapping");
+        // SAFETY: at most one past the last byte of the mapping.
+        unsafe { self.base.add(offset) }
+    }
 }
 
 // SAFETY: the range is mapped at one address until drop. References into it are made by `Buffer` alone, which
-// is moved into an operation while the device may write it and consumed by exposure before a peer can.
+// is moved into an operation while the device may write it and consumed by exposure before a peer can, and by
+// `SharedBuffer`, which is a source of operations and never a destination.
 unsafe impl Registrable for Mapping {
     fn address(&self) -> *mut u8 {
         self.base()
@@ -75,7 +128,10 @@ impl fmt::Debug for Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        if !self.epoch.is_current() {
+        if self.length == 0 {
+            return;
+        }
+        if !self.is_ours() {
             // A forked child did not inherit the range (MADV_DONTFORK): something else may be mapped there.
             return;
         }
@@ -86,9 +142,56 @@ impl Drop for Mapping {
     }
 }
 
+/// Where buffers of no bytes are: nowhere, and aligned to all that can be asked for.
+pub(super) const EMPTY: NonNull<u8> = NonNull::without_provenance(NonZero::new(HUGE_PAGE).expect("not zero"));
+
+/// Maps `file` at an address as aligned as [`Mapping::of`] says.
+fn map_aligned(length: usize, file: &OwnedFd) -> io::Result<NonNull<u8>> {
+    let page = rustix::param::page_size();
+    let alignment = length.checked_next_power_of_two().map_or(HUGE_PAGE, |least| least.min(HUGE_PAGE));
+    if alignment <= page {
+        return map_at(std::ptr::null_mut(), length, file);
+    }
+    // Reserves so much that an aligned part is in it, and lets go of the rest.
+    let whole = length.checked_add(alignment).ok_or(io::ErrorKind::OutOfMemory)?;
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // SAFETY: the kernel chooses an address that nothing else uses.
+    let reserved = unsafe { mmap_anonymous(std::ptr::null_mut(), whole, ProtFlags::empty(), flags) }?;
+    let before = reserved.addr().next_multiple_of(alignment) - reserved.addr();
+    let mapped = map_at(reserved.wrapping_byte_add(before), length, file);
+    let unused = match &mapped {
+        Ok(_) => [(0, before), (before + length, alignment - before)],
+        Err(_) => [(0, whole), (0, 0)],
+    };
+    for (offset, length) in unused.into_iter().filter(|&(_, length)| length > 0) {
+        // SAFETY: the range was just reserved, the file is mapped elsewhere, and nothing refers to it.
+        unsafe { munmap(reserved.wrapping_byte_add(offset), length) }?;
+    }
+    mapped
+}
+
+/// Maps `file` wherever the kernel likes or, not null, at `place`, which is reserved for it.
+fn map_at(place: *mut std::ffi::c_void, length: usize, file: &OwnedFd) -> io::Result<NonNull<u8>> {
+    let fixed = if place.is_null() { MapFlags::empty() } else { MapFlags::FIXED };
+    // SAFETY: the kernel chooses an address that nothing else uses, or `place` was reserved and nothing refers to it.
+    let base = unsafe { mmap(place, length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | fixed, file, 0) }?;
+    Ok(NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_ones_are_aligned_to_huge_pages_and_short_ones_to_their_length() {
+        for (length, alignment) in [(1, 4096), (5000, 8192), (64 << 10, 64 << 10), (3 << 20, HUGE_PAGE)] {
+            for pages in [Pages::Ordinary, Pages::Populated] {
+                let mapping = Mapping::of(length, pages).expect("memory");
+                assert!(mapping.base().addr().is_multiple_of(alignment), "{length}");
+                assert!(mapping.length() >= length);
+            }
+        }
+    }
 
     #[test]
     fn an_impossible_length_is_an_error() {

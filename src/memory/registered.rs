@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn dropping_frees_the_value_once() {
-        struct Counted(Vec<u8>, Arc<()>);
+        struct Counted(Vec<u8>, #[expect(dead_code, reason = "it counts")] Arc<()>);
         impl AsMut<[u8]> for Counted {
             fn as_mut(&mut self) -> &mut [u8] {
                 &mut self.0

@@ -4,26 +4,43 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::local_keys::LocalKeys;
+use super::mapping::Pages;
+use super::pool::Room;
 use super::{Domain, Mapping, RegionAccess, Registrable};
 use crate::{Error, ErrorKind, Result};
 
 /// Memory that buffers are cut from. It is registered for our own operations once per domain, whole.
 pub(crate) struct Slab {
-    // The registrations end before the memory they are of.
+    // The registrations end before the memory they are of, and its room is free after that.
     keys: LocalKeys,
     mapping: Arc<Mapping>,
+    room: Option<Room>,
 }
 
 impl Slab {
+    /// Zeroed memory of its own.
     pub(super) fn new(length: usize) -> Result<Arc<Self>> {
-        let mapping = Mapping::new(length).map_err(|error| {
+        Self::of(length, Pages::Ordinary, None)
+    }
+
+    /// Zeroed memory of a pool.
+    pub(super) fn in_room(length: usize, pages: Pages, room: Room) -> Result<Arc<Self>> {
+        Self::of(length, pages, Some(room))
+    }
+
+    fn of(length: usize, pages: Pages, room: Option<Room>) -> Result<Arc<Self>> {
+        let mapping = Mapping::of(length, pages).map_err(|error| {
             let kind = match error.kind() {
                 std::io::ErrorKind::OutOfMemory => ErrorKind::MemoryLimit,
                 _ => ErrorKind::ResourceExhausted,
             };
             Error::new(kind, "allocate").with_detail(format!("{length} bytes")).with_source(error)
         })?;
-        Ok(Arc::new(Self { keys: LocalKeys::new(RegionAccess::Local), mapping: Arc::new(mapping) }))
+        Ok(Arc::new(Self::over(mapping, room)))
+    }
+
+    fn over(mapping: Mapping, room: Option<Room>) -> Self {
+        Self { keys: LocalKeys::new(RegionAccess::Local), mapping: Arc::new(mapping), room }
     }
 
     pub(super) fn mapping(&self) -> &Arc<Mapping> {
@@ -34,6 +51,19 @@ impl Slab {
     pub(super) fn local_key(&self, domain: &dyn Domain) -> Result<u32> {
         let mapping = Arc::clone(&self.mapping) as Arc<dyn Registrable>;
         self.keys.key(&mapping, domain)
+    }
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        if !self.mapping.is_ours() {
+            return;
+        }
+        if let Err(error) = self.keys.end() {
+            // The registration keeps the mapping, so the room stays taken.
+            tracing::error!(%error, "a device does not let go of a slab, which is never used again");
+            std::mem::forget(self.room.take());
+        }
     }
 }
 

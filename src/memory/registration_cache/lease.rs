@@ -17,7 +17,7 @@ enum Held {
     Cached(&'static Entry),
     /// Of no bytes there is nothing to register.
     Empty,
-    Uncached(Box<Uncached>),
+    Uncached(#[expect(dead_code, reason = "dropping it is what counts")] Box<Uncached>),
 }
 
 struct Uncached {
