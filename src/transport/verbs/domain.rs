@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::wrap;
-use crate::memory::{self, Domain, RegionAccess, Registrable, Registration};
-use crate::service::Service;
+use crate::memory::{self, Domain, Epoch, RegionAccess, Registrable, Registration};
+use crate::service::{Service, WatchId};
 use crate::verbs::{Access, Context, DeviceCapabilities, MemoryRegion, ProtectionDomain};
 use crate::{Error, ErrorKind, Result};
 
@@ -22,6 +22,7 @@ pub(super) struct VerbsDomain {
     domain: Arc<ProtectionDomain>,
     nonce: u64,
     has_windows: bool,
+    _events: EventWatch,
 }
 
 type Domains = HashMap<(u32, String), Weak<VerbsDomain>>;
@@ -42,13 +43,14 @@ impl VerbsDomain {
         let failed = |error| wrap("open device", error).with_device(name);
         let context = Context::open(name).map_err(failed)?;
         let domain = ProtectionDomain::allocate(&context).map_err(failed)?;
-        watch_events(&context)?;
+        let events = watch_events(&context)?;
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let capabilities = context.attributes().map_err(failed)?.capabilities;
         let has_windows = capabilities.contains(DeviceCapabilities::MEMORY_WINDOW_TYPE_2A)
             || capabilities.contains(DeviceCapabilities::MEMORY_WINDOW_TYPE_2B);
         let nonce = rand::random();
-        let domain = Arc::new_cyclic(|this| Self { id, this: Weak::clone(this), domain, nonce, has_windows });
+        let domain =
+            Arc::new_cyclic(|this| Self { id, this: Weak::clone(this), domain, nonce, has_windows, _events: events });
         domains.insert(key, Arc::downgrade(&domain));
         Ok(domain)
     }
@@ -151,15 +153,31 @@ impl Registration for Region {
     }
 }
 
+/// Ends the watch for the device's events with its domain: they may never come, and their descriptor would stay open.
+#[derive(Debug)]
+struct EventWatch {
+    id: WatchId,
+    epoch: Epoch,
+}
+
+impl Drop for EventWatch {
+    fn drop(&mut self) {
+        // A forked child's service knows nothing of it.
+        if let Some(service) = self.epoch.is_current().then(Service::of_process).and_then(Result::ok) {
+            service.unwatch(self.id);
+        }
+    }
+}
+
 /// Logs what the device reports, for as long as somebody has it open.
-fn watch_events(context: &Arc<Context>) -> Result<()> {
+fn watch_events(context: &Arc<Context>) -> Result<EventWatch> {
     use std::os::fd::AsFd;
     let fd = context
         .as_fd()
         .try_clone_to_owned()
         .map_err(|error| Error::new(ErrorKind::ResourceExhausted, "open device").with_source(error))?;
     let context = Arc::downgrade(context);
-    Service::of_process()?.watch(fd, move || {
+    let id = Service::of_process()?.watch(fd, move || {
         let Some(context) = context.upgrade() else { return false };
         loop {
             match context.next_async_event() {
@@ -179,5 +197,5 @@ fn watch_events(context: &Arc<Context>) -> Result<()> {
             }
         }
     });
-    Ok(())
+    Ok(EventWatch { id, epoch: Epoch::current() })
 }
