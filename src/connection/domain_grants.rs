@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Active;
 use super::engine::Engine;
+use super::grant::check_alignment;
 use super::grants::MOST_PATIENCE;
 use crate::memory::{
     Domain, Epoch, Exposure, GrantControl, GrantRecord, GrantState, RegionAccess, Registration, Revocation,
@@ -45,6 +46,7 @@ pub(super) fn grant(
     let length = range.len() as u64;
     let remote = RegionAccess::Remote { access, on_demand: exposure.memory().is_on_demand() };
     let (region, address) = exposure.grant_region(domain, range, remote).map_err(failed)?;
+    check_alignment(address, access).map_err(failed)?;
     let id = with_registry(|registry| registry.slots.entry(domain.id()).or_default().take(Scope::Domain));
     let id = id.ok_or_else(|| {
         let detail = format!("{MOST_GRANTS} grants in one domain");

@@ -138,14 +138,28 @@ fn region(
     if domain.has_windows() && !memory.is_on_demand() {
         let windows = RegionAccess::Windows { write: access.is_writing() };
         match exposure.window_region(domain, range.clone(), windows) {
-            Ok((region, address)) => return Ok((region, address, true)),
+            Ok((region, address)) => {
+                check_alignment(address, access)?;
+                return Ok((region, address, true));
+            }
             // Pages that are mapped read-only take no windows.
             Err(error) if !memory.is_writable() => tracing::debug!(%error, "the grant is a region, not a window"),
             Err(error) => return Err(error),
         }
     }
     let remote = RegionAccess::Remote { access, on_demand: memory.is_on_demand() };
-    exposure.grant_region(domain, range, remote).map(|(region, address)| (region, address, false))
+    let (region, address) = exposure.grant_region(domain, range, remote)?;
+    check_alignment(address, access)?;
+    Ok((region, address, false))
+}
+
+/// Atomic access begins with a word.
+pub(super) fn check_alignment(address: u64, access: Access) -> Result<()> {
+    if !access.contains(Access::ATOMIC) || address.is_multiple_of(size_of::<u64>() as u64) {
+        return Ok(());
+    }
+    let detail = format!("{access} access to a range that begins between words");
+    Err(Error::new(ErrorKind::Misaligned, "grant").with_detail(detail))
 }
 
 fn check(exposure: &Exposure, range: &Range<usize>, access: Access) -> Result<()> {

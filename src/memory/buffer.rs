@@ -9,12 +9,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-#[cfg(test)]
-use super::Slab;
 use super::exposed::ExposedBuffer;
 use super::piece::Piece;
 use super::pool::{IdleBlock, Pool};
-use super::{Domain, SharedBuffer};
+use super::{Domain, SharedBuffer, Slab};
 use crate::Result;
 
 /// A piece of registered memory for sending, receiving, reading and writing without a copy.
