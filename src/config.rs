@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Error, ErrorKind, Result};
+use crate::{CacheLimits, Error, ErrorKind, Result};
 
 /// How a worker's connections wait and how much memory they use. Start from `Config::default()`.
 ///
@@ -21,6 +21,9 @@ pub struct Config {
     pub receive_depth: u32,
     /// Requests that a connection can have outstanding: 16 to 8192. Default 128.
     pub send_depth: u32,
+    /// Bounds of the registration cache, which all workers of a process share on a device; those of the first one count.
+    /// Default: 16,384 entries, and 1 GiB or what the process may lock or use, whichever is less.
+    pub cache: CacheLimits,
     /// How to wait. Default adaptive.
     pub polling: Polling,
     /// Bound of connecting and of accepting one peer. Default 5 s.
@@ -52,6 +55,7 @@ impl Default for Config {
             max_message_size: 8 * 1024,
             receive_depth: 64,
             send_depth: 128,
+            cache: CacheLimits::default(),
             polling: Polling::Adaptive { spin: Duration::from_micros(20) },
             connect_timeout: Duration::from_secs(5),
             revoke_timeout: Duration::from_secs(1),

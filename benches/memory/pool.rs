@@ -56,7 +56,7 @@ fn two_threads(pool: &Pool, size: usize) -> Box<dyn FnMut() -> f64> {
     let pool = pool.clone();
     Box::new(move || {
         let start = Arc::new(Barrier::new(2));
-        let one = |start: Arc<Barrier>, pool: Pool| {
+        let one = move |start: Arc<Barrier>, pool: Pool| {
             start.wait();
             let begun = Instant::now();
             TIMES.iter().for_each(|_| drop(black_box(taken(&pool, size))));

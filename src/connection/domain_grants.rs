@@ -45,7 +45,8 @@ pub(super) fn grant(
     let failed = |error: Error| error.within("grant").with_device(&engine.device);
     let length = range.len() as u64;
     let remote = RegionAccess::Remote { access, on_demand: exposure.memory().is_on_demand() };
-    let (region, address) = exposure.grant_region(domain, range, remote).map_err(failed)?;
+    let (region, address) =
+        engine.place().make_room(|domain| exposure.grant_region(domain, range.clone(), remote)).map_err(failed)?;
     check_alignment(address, access).map_err(failed)?;
     let id = with_registry(|registry| registry.slots.entry(domain.id()).or_default().take(Scope::Domain));
     let id = id.ok_or_else(|| {

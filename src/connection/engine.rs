@@ -14,7 +14,7 @@ use super::core::{Core, EndedGrant, LinkKey, ToDeregister};
 use super::link::Finish;
 use super::link_grants::Phase;
 use crate::config::{Config, Polling};
-use crate::memory::{Domain, Epoch, Revocation};
+use crate::memory::{Domain, Epoch, Place, RegistrationCache, Revocation};
 use crate::service::{Service, WatchId};
 use crate::transport::{Queue, Transport};
 use crate::{Error, ErrorKind, Result};
@@ -33,6 +33,7 @@ const LINGER_STEP: Duration = Duration::from_millis(1);
 pub(super) struct Engine<T: Transport> {
     pub(super) device: String,
     pub(super) domain: Arc<dyn Domain>,
+    pub(super) cache: Arc<RegistrationCache>,
     pub(super) service: Arc<Service>,
     pub(super) config: Config,
     epoch: Epoch,
@@ -59,6 +60,7 @@ impl<T: Transport> Engine<T> {
         let (domain, queue) = T::open(device, 32_767)?;
         Ok(Arc::new(Self {
             device: device.to_owned(),
+            cache: RegistrationCache::of_domain(&*domain, config.cache),
             domain: Arc::clone(&domain),
             service: Service::of_process()?,
             config: config.clone(),
@@ -69,6 +71,11 @@ impl<T: Transport> Engine<T> {
             is_looked_after: AtomicBool::new(false),
             is_tending_due: AtomicBool::new(false),
         }))
+    }
+
+    /// Where memory of its connections is registered.
+    pub(super) fn place(&self) -> Place<'_> {
+        Place { domain: &*self.domain, cache: &self.cache }
     }
 
     /// Ends the conversation in the background: says that it is over, waits for all that was sent, disconnects. The

@@ -13,7 +13,7 @@ use super::established::Waiting;
 use super::grants::NewGrant;
 use super::{Active, Connection};
 use crate::memory::{
-    Epoch, Exposable, Exposure, GrantControl, GrantRecord, GrantState, RegionAccess, Registration, check_range,
+    Epoch, Exposable, Exposure, GrantControl, GrantRecord, GrantState, Place, RegionAccess, Registration, check_range,
 };
 use crate::protocol::GrantId;
 use crate::transport::Transport;
@@ -83,7 +83,7 @@ async fn grant(
     let refine = |error: Error| inner.refine(error.within("grant"));
     check(exposure, &range, access).map_err(refine)?;
     let length = range.len() as u64;
-    let (region, address, by_window) = region(exposure, &*inner.engine.domain, range, access).map_err(refine)?;
+    let (region, address, by_window) = region(exposure, inner.engine.place(), range, access).map_err(refine)?;
     let patience = inner.engine.config.revoke_timeout;
     // One that ends after all time has no end.
     let lease = lease.and_then(|lease| Instant::now().checked_add(lease));
@@ -130,14 +130,14 @@ async fn grant(
 /// A region for the grant, the address of its first byte, and whether the grant is to be a window of it.
 fn region(
     exposure: &Exposure,
-    domain: &dyn crate::memory::Domain,
+    place: Place<'_>,
     range: Range<usize>,
     access: Access,
 ) -> Result<(Arc<dyn Registration>, u64, bool)> {
     let memory = exposure.memory();
-    if domain.has_windows() && !memory.is_on_demand() {
+    if place.domain.has_windows() && !memory.is_on_demand() {
         let windows = RegionAccess::Windows { write: access.is_writing() };
-        match exposure.window_region(domain, range.clone(), windows) {
+        match place.make_room(|domain| exposure.window_region(domain, range.clone(), windows)) {
             Ok((region, address)) => {
                 check_alignment(address, access)?;
                 return Ok((region, address, true));
@@ -148,7 +148,7 @@ fn region(
         }
     }
     let remote = RegionAccess::Remote { access, on_demand: memory.is_on_demand() };
-    let (region, address) = exposure.grant_region(domain, range, remote)?;
+    let (region, address) = place.make_room(|domain| exposure.grant_region(domain, range.clone(), remote))?;
     check_alignment(address, access)?;
     Ok((region, address, false))
 }

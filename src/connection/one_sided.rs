@@ -1,7 +1,6 @@
 //! Reads, writes and atomic operations on a peer's memory.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,7 +9,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::pending::{Kind, Pending};
 use super::{Batch, Connection};
 use crate::memory::{Held, Payload};
-use crate::{Buffer, Destination, Error, ErrorKind, Failed, RemoteBuffer, RemoteValue, Result, Source};
+use crate::{
+    Buffer, CacheStatistics, Destination, Error, ErrorKind, Failed, RemoteBuffer, RemoteValue, Result, Source,
+};
 
 impl Connection {
     /// Copies all of `source` to the start of the peer's memory. Posted by this call already; resolves, with the
@@ -99,6 +100,11 @@ impl Connection {
         Batch::new(self)
     }
 
+    /// What the registration cache of the device's domain has done so far. Workers of a process share it.
+    pub fn cache_statistics(&self) -> CacheStatistics {
+        self.0.engine.cache.statistics()
+    }
+
     /// Pieces of memory that one read or write can take.
     pub fn max_segments(&self) -> usize {
         self.0.capabilities.segments
@@ -112,12 +118,16 @@ impl Connection {
 #[must_use = "dropping an operation detaches it: nobody learns how it ends"]
 pub struct Operation<P = Buffer> {
     pending: Pending,
-    payload: PhantomData<fn() -> P>,
+    /// What was not even tried.
+    refused: Option<P>,
 }
 
+// Nothing in it is pinned.
+impl<P> Unpin for Operation<P> {}
+
 impl<P> Operation<P> {
-    pub(super) fn new(pending: Pending) -> Self {
-        Self { pending, payload: PhantomData }
+    pub(super) fn new((pending, refused): (Pending, Option<P>)) -> Self {
+        Self { pending, refused }
     }
 }
 
@@ -126,7 +136,7 @@ impl<P: Payload> Future for Operation<P> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.pending.poll(context).map(|(result, held)| {
-            let payload = held.and_then(P::release);
+            let payload = held.and_then(P::release).or_else(|| self.refused.take());
             match (result, payload) {
                 (Ok(()), Some(payload)) => Ok(payload),
                 (Err(error), buffer) => Err(Failed { error, buffer }),
@@ -153,7 +163,7 @@ pub struct AtomicOperation(std::result::Result<Pending, Option<Error>>);
 
 impl AtomicOperation {
     fn start(connection: &Connection, kind: Kind, remote: &RemoteValue<u64>) -> Self {
-        let start = |buffer| Pending::start(&connection.0, kind, buffer, remote.remote_buffer(), true);
+        let start = |buffer: Buffer| Pending::start(&connection.0, kind, buffer, remote.remote_buffer(), true).0;
         Self(Buffer::allocate(size_of::<u64>()).map(start).map_err(Some))
     }
 }

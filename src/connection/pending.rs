@@ -64,20 +64,21 @@ enum State {
 }
 
 impl Pending {
+    /// Starts it, or answers why not when it is polled; the memory that was refused here comes back at once.
     pub(super) fn start<P: Payload>(
         inner: &Arc<Inner<Active>>,
         kind: Kind,
         payload: P,
         remote: &RemoteBuffer,
         post_now: bool,
-    ) -> Self {
+    ) -> (Self, Option<P>) {
         let this = |state| Self { inner: Arc::clone(inner), kind, state };
         let (memory, operation) = match prepare(inner, kind, payload, remote) {
             Ok(prepared) => prepared,
-            Err(Failed { error, buffer }) => return this(State::Refused(error, buffer.map(Payload::hold))),
+            Err(Failed { error, buffer }) => return (this(State::Refused(error, None)), buffer),
         };
         let grant = remote.grant();
-        this(inner.engine.with(|core| {
+        let started = inner.engine.with(|core| {
             if post_now {
                 // The owner may have asked for its grant while nobody was looking.
                 core.look();
@@ -91,7 +92,8 @@ impl Pending {
                 }
                 Err((error, memory)) => refused(error, memory),
             }
-        }))
+        });
+        (this(started), None)
     }
 
     /// How it ended, once.
@@ -168,7 +170,7 @@ fn prepare<P: Payload>(
         Ok(checked) => checked,
         Err(error) => return refuse(error, payload),
     };
-    let memory = Transfer::of(payload, &*inner.engine.domain)?;
+    let memory = Transfer::of(payload, inner.engine.place())?;
     if memory.pieces() > limits.segments {
         let detail = format!("{} pieces of memory; at most {} at once", memory.pieces(), limits.segments);
         let error = Error::new(ErrorKind::TooLong, kind.name()).with_detail(detail);

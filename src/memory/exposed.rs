@@ -1,4 +1,4 @@
-//! Exposable of the host that peers may access.
+//! Memory of the host that peers may access.
 
 #![allow(unsafe_code, reason = "the mapping code of DESIGN.md; each block carries its proof")]
 
@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::exposure::{Exposure, Grantable};
-use super::{Buffer, Domain, RegionAccess, Registered, Registrable, Registration, volatile};
+use super::{Buffer, Domain, RegionAccess, Registered, Registrable, Registration, SharedMemory, volatile};
 use crate::{Error, ErrorKind, Result};
 
 /// A [`Buffer`] that peers may access.
@@ -26,7 +26,7 @@ pub struct Exposed<M: Exposable> {
     memory: Arc<Host<M>>,
 }
 
-/// What can be exposed: a [`Buffer`], a [`Registered`].
+/// What can be exposed: a [`Buffer`], a [`Registered`]; and, for reading only, [`SharedMemory`].
 pub trait Exposable: sealed::Lend {}
 
 pub(crate) mod sealed {
@@ -155,6 +155,26 @@ impl<T: Send + 'static> sealed::Lend for Registered<T> {
 
     fn is_on_demand(&self) -> bool {
         self.core().access == RegionAccess::LocalOnDemand
+    }
+}
+
+impl Exposable for SharedMemory {}
+
+impl sealed::Lend for SharedMemory {
+    fn first_byte(&self) -> *mut u8 {
+        self.as_ptr().cast_mut()
+    }
+
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+
+    fn may_change(&self) -> bool {
+        false
+    }
+
+    fn is_on_demand(&self) -> bool {
+        false
     }
 }
 

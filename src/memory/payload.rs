@@ -4,12 +4,18 @@
 
 use std::fmt;
 
-use super::registered::RegisteredCore;
-use super::{Buffer, Domain, Registered, Segment};
-use crate::{Error, ErrorKind, Result};
+use bytes::Bytes;
 
-/// What [`Connection::write`](crate::Connection::write) can send: a [`Buffer`], a [`Registered`], or a list of such, which
-/// is gathered in order.
+use super::registered::RegisteredCore;
+use super::registration_cache::Lease;
+use super::{Buffer, Place, RegionAccess, Registered, Segment, SharedBuffer, SharedMemory};
+use crate::{Error, ErrorKind, Failed, Result};
+
+/// What [`Connection::write`](crate::Connection::write) can send: a [`Buffer`], a [`SharedBuffer`], a [`Registered`],
+/// [`SharedMemory`], [`Bytes`], or a list of such, which is gathered in order.
+///
+/// `SharedMemory` and `Bytes` go through the registration cache: what was sent before, or a part of it, is not registered
+/// again.
 ///
 /// An operation owns it until the device is done with it, and then gives it back.
 pub trait Source: sealed::Payload {}
@@ -21,16 +27,14 @@ pub trait Destination: sealed::Payload {}
 pub(crate) use sealed::Payload;
 
 mod sealed {
-    use super::{Domain, Held, Result, Segment, fmt};
+    use super::{Failed, Held, Place, Segment, fmt};
 
     /// Memory that can be in an operation.
     pub trait Payload: fmt::Debug + Send + Sized + 'static {
         /// Bytes.
         fn length(&self) -> usize;
-        /// Makes it usable in `domain`, and appends its pieces.
-        fn prepare(&mut self, domain: &dyn Domain, pieces: &mut dyn FnMut(Segment)) -> Result<()>;
-        /// Its form in an operation.
-        fn hold(self) -> Held;
+        /// Makes it usable in `place`, appends its pieces and answers its form in an operation; gives it back if that fails.
+        fn hold(self, place: Place<'_>, pieces: &mut dyn FnMut(Segment)) -> std::result::Result<Held, Failed<Self>>;
         /// The same again.
         fn release(held: Held) -> Option<Self>;
     }
@@ -40,8 +44,11 @@ mod sealed {
 #[derive(Debug)]
 pub(crate) enum Held {
     Buffer(Buffer),
+    Bytes(Bytes, #[expect(dead_code, reason = "it keeps the registration")] Lease),
+    Frozen(SharedBuffer),
     List(Vec<Held>),
     Registered(Box<RegisteredCore>),
+    Shared(SharedMemory, #[expect(dead_code, reason = "it keeps the registration")] Lease),
 }
 
 impl Source for Buffer {}
@@ -52,14 +59,15 @@ impl Payload for Buffer {
         self.len()
     }
 
-    fn prepare(&mut self, domain: &dyn Domain, pieces: &mut dyn FnMut(Segment)) -> Result<()> {
-        let local_key = self.bind(domain)?;
-        pieces(segment(self.address(), self.len(), local_key)?);
-        Ok(())
-    }
-
-    fn hold(self) -> Held {
-        Held::Buffer(self)
+    fn hold(mut self, place: Place<'_>, pieces: &mut dyn FnMut(Segment)) -> std::result::Result<Held, Failed<Self>> {
+        let bound = place.make_room(|domain| self.bind(domain));
+        match bound.and_then(|local_key| segment(self.address(), self.len(), local_key)) {
+            Ok(piece) => {
+                pieces(piece);
+                Ok(Held::Buffer(self))
+            }
+            Err(error) => Err(Failed { error, buffer: Some(self) }),
+        }
     }
 
     fn release(held: Held) -> Option<Self> {
@@ -78,14 +86,16 @@ impl<T: Send + 'static> Payload for Registered<T> {
         self.len()
     }
 
-    fn prepare(&mut self, domain: &dyn Domain, pieces: &mut dyn FnMut(Segment)) -> Result<()> {
+    fn hold(self, place: Place<'_>, pieces: &mut dyn FnMut(Segment)) -> std::result::Result<Held, Failed<Self>> {
         let core = self.core();
-        pieces(segment(core.address(), core.length(), core.local_key(domain)?)?);
-        Ok(())
-    }
-
-    fn hold(self) -> Held {
-        Held::Registered(self.into_core())
+        let bound = place.make_room(|domain| core.local_key(domain));
+        match bound.and_then(|local_key| segment(core.address(), core.length(), local_key)) {
+            Ok(piece) => {
+                pieces(piece);
+                Ok(Held::Registered(self.into_core()))
+            }
+            Err(error) => Err(Failed { error, buffer: Some(self) }),
+        }
     }
 
     fn release(held: Held) -> Option<Self> {
@@ -96,6 +106,89 @@ impl<T: Send + 'static> Payload for Registered<T> {
     }
 }
 
+impl Source for SharedBuffer {}
+
+impl Payload for SharedBuffer {
+    fn length(&self) -> usize {
+        self.len()
+    }
+
+    fn hold(self, place: Place<'_>, pieces: &mut dyn FnMut(Segment)) -> std::result::Result<Held, Failed<Self>> {
+        let bound = place.make_room(|domain| self.bind(domain));
+        match bound.and_then(|local_key| segment(self.address(), self.len(), local_key)) {
+            Ok(piece) => {
+                pieces(piece);
+                Ok(Held::Frozen(self))
+            }
+            Err(error) => Err(Failed { error, buffer: Some(self) }),
+        }
+    }
+
+    fn release(held: Held) -> Option<Self> {
+        match held {
+            Held::Frozen(buffer) => Some(buffer),
+            _ => None,
+        }
+    }
+}
+
+impl Source for SharedMemory {}
+
+impl Payload for SharedMemory {
+    fn length(&self) -> usize {
+        self.len()
+    }
+
+    fn hold(self, place: Place<'_>, pieces: &mut dyn FnMut(Segment)) -> std::result::Result<Held, Failed<Self>> {
+        match leased(&self, place) {
+            Ok((piece, lease)) => {
+                pieces(piece);
+                Ok(Held::Shared(self, lease))
+            }
+            Err(error) => Err(Failed { error, buffer: Some(self) }),
+        }
+    }
+
+    fn release(held: Held) -> Option<Self> {
+        match held {
+            Held::Shared(memory, _) => Some(memory),
+            _ => None,
+        }
+    }
+}
+
+impl Source for Bytes {}
+
+impl Payload for Bytes {
+    fn length(&self) -> usize {
+        self.len()
+    }
+
+    fn hold(self, place: Place<'_>, pieces: &mut dyn FnMut(Segment)) -> std::result::Result<Held, Failed<Self>> {
+        let memory = SharedMemory::from(self);
+        match leased(&memory, place) {
+            Ok((piece, lease)) => {
+                pieces(piece);
+                Ok(Held::Bytes(memory.into(), lease))
+            }
+            Err(error) => Err(Failed { error, buffer: Some(memory.into()) }),
+        }
+    }
+
+    fn release(held: Held) -> Option<Self> {
+        match held {
+            Held::Bytes(bytes, _) => Some(bytes),
+            _ => None,
+        }
+    }
+}
+
+/// The piece that is all of `memory`, and what keeps it registered.
+fn leased(memory: &SharedMemory, place: Place<'_>) -> Result<(Segment, Lease)> {
+    let lease = place.cache.get(memory, 0..memory.len(), place.domain, RegionAccess::LocalRead)?;
+    Ok((segment(memory.as_ptr(), memory.len(), lease.local_key())?, lease))
+}
+
 impl<P: Source> Source for Vec<P> {}
 impl<P: Destination> Destination for Vec<P> {}
 
@@ -104,12 +197,19 @@ impl<P: Payload> Payload for Vec<P> {
         self.iter().map(Payload::length).fold(0, usize::saturating_add)
     }
 
-    fn prepare(&mut self, domain: &dyn Domain, pieces: &mut dyn FnMut(Segment)) -> Result<()> {
-        self.iter_mut().try_for_each(|each| each.prepare(domain, pieces))
-    }
-
-    fn hold(self) -> Held {
-        Held::List(self.into_iter().map(Payload::hold).collect())
+    fn hold(self, place: Place<'_>, pieces: &mut dyn FnMut(Segment)) -> std::result::Result<Held, Failed<Self>> {
+        let mut held = Vec::with_capacity(self.len());
+        let mut rest = self.into_iter();
+        while let Some(each) = rest.next() {
+            match each.hold(place, pieces) {
+                Ok(each) => held.push(each),
+                Err(Failed { error, buffer }) => {
+                    let before = held.into_iter().filter_map(P::release);
+                    return Err(Failed { error, buffer: Some(before.chain(buffer).chain(rest).collect()) });
+                }
+            }
+        }
+        Ok(Held::List(held))
     }
 
     fn release(held: Held) -> Option<Self> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Registrable;
+use super::{Exposed, Registrable};
 
 /// Bytes that the program already has, kept alive by an owner, that everybody may read and nobody write: a
 /// `Vec<u8>`, [`Bytes`], an `Arc<[u8]>`, a `&'static [u8]`, a mapped file.
@@ -82,6 +82,11 @@ impl SharedMemory {
             return bytes.slice(start..end).into();
         }
         Self { address: self.address.wrapping_add(start), length: end - start, owner: self.owner.clone() }
+    }
+
+    /// Lets peers read it through grants.
+    pub fn expose(self) -> Exposed<Self> {
+        Exposed::new(self)
     }
 
     /// Who owns the bytes besides this.

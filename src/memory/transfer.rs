@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::payload::segment;
-use super::{Buffer, Domain, Held, Payload, Segment};
+use super::{Buffer, Domain, Held, Payload, Place, Segment};
 use crate::{Error, ErrorKind, Failed, Result};
 
 /// What an operation owns from post to completion, and the pieces of it that the device is told of.
@@ -13,21 +13,20 @@ use crate::{Error, ErrorKind, Failed, Result};
 pub(crate) struct Transfer {
     held: Held,
     first: Segment,
-    more: Vec<Segment>,
+    /// Boxed twice, so that what moves with every request is small; most have none.
+    #[allow(clippy::box_collection, reason = "a pointer instead of three words")]
+    more: Option<Box<Vec<Segment>>>,
 }
 
 impl Transfer {
-    /// Prepares all of `payload` for the device of `domain`.
-    pub(crate) fn of<P: Payload>(mut payload: P, domain: &dyn Domain) -> std::result::Result<Self, Failed<P>> {
-        let (mut first, mut more) = (None, Vec::new());
-        let prepared = payload.prepare(domain, &mut |piece: Segment| match first {
+    /// Prepares all of `payload` for `place`.
+    pub(crate) fn of<P: Payload>(payload: P, place: Place<'_>) -> std::result::Result<Self, Failed<P>> {
+        let (mut first, mut more) = (None, None::<Box<Vec<Segment>>>);
+        let held = payload.hold(place, &mut |piece: Segment| match first {
             None => first = Some(piece),
-            Some(_) => more.push(piece),
-        });
-        match prepared {
-            Ok(()) => Ok(Self { first: first.unwrap_or_default(), more, held: payload.hold() }),
-            Err(error) => Err(Failed { error, buffer: Some(payload) }),
-        }
+            Some(_) => more.get_or_insert_default().push(piece),
+        })?;
+        Ok(Self { held, first: first.unwrap_or_default(), more })
     }
 
     /// Prepares `range` of `buffer`.
@@ -37,7 +36,7 @@ impl Transfer {
         domain: &dyn Domain,
     ) -> std::result::Result<Self, Failed<Buffer>> {
         match Self::piece(&mut buffer, range, domain) {
-            Ok(first) => Ok(Self { first, more: Vec::new(), held: Held::Buffer(buffer) }),
+            Ok(first) => Ok(Self { first, more: None, held: Held::Buffer(buffer) }),
             Err(error) => Err(Failed { error, buffer: Some(buffer) }),
         }
     }
@@ -53,7 +52,7 @@ impl Transfer {
 
     /// Pieces that it has.
     pub(crate) fn pieces(&self) -> usize {
-        1 + self.more.len()
+        1 + self.more.as_ref().map_or(0, |more| more.len())
     }
 
     pub(crate) fn into_held(self) -> Held {
@@ -77,6 +76,6 @@ unsafe impl crate::verbs::InFlight for Transfer {
 
     #[inline]
     fn more_segments(&self) -> &[Segment] {
-        &self.more
+        self.more.as_deref().map_or(&[], Vec::as_slice)
     }
 }

@@ -18,8 +18,9 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// What there is now.
+    /// What there is now, without what the pool keeps for the next buffer.
     pub fn now() -> Self {
+        zcmi::Pool::global().trim();
         let descriptors = std::fs::read_dir("/proc/self/fd").expect("procfs").count();
         Self { objects: objects(), descriptors }
     }

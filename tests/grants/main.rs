@@ -9,6 +9,7 @@ mod one_sided;
 mod registered;
 mod revocation;
 mod revocation_races;
+mod shared_memory;
 
 /// A peer in a process of its own: it holds grants and does what it is told.
 #[test]

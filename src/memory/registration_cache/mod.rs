@@ -30,6 +30,7 @@ mod miss;
 #[cfg(test)]
 mod mutation;
 mod pending;
+mod shared;
 mod slots;
 mod state;
 mod statistics;
@@ -42,7 +43,6 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use self::core::Core;
 use self::entry::is_foreign;
@@ -103,9 +103,10 @@ impl RegistrationCache {
     }
 
     /// Drops some of the idle entries whose memory nobody else owns, in turn.
+    #[cfg(test)]
     pub(crate) fn sweep(&self) {
         if !is_foreign(self.core.epoch) {
-            self.core.sweep(Instant::now());
+            self.core.sweep(std::time::Instant::now());
         }
     }
 
