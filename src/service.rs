@@ -2,7 +2,8 @@
 
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -24,6 +25,7 @@ pub(crate) struct Service {
     wake: OwnedFd,
     epoll: OwnedFd,
     inbox: Mutex<Inbox>,
+    runner: OnceLock<ThreadId>,
     process: u32,
 }
 
@@ -35,6 +37,16 @@ struct Inbox {
     watches: Vec<(WatchId, OwnedFd, Watch)>,
     unwatched: Vec<WatchId>,
     next_watch: u64,
+}
+
+impl Inbox {
+    fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+            && self.timers.is_empty()
+            && self.ticks.is_empty()
+            && self.watches.is_empty()
+            && self.unwatched.is_empty()
+    }
 }
 
 /// What is done again and again.
@@ -63,7 +75,13 @@ impl Service {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| failed(errno.into()))?;
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
         epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN).map_err(|errno| failed(errno.into()))?;
-        let service = Arc::new(Self { wake, epoll, inbox: Mutex::default(), process: std::process::id() });
+        let service = Arc::new(Self {
+            wake,
+            epoll,
+            inbox: Mutex::default(),
+            runner: OnceLock::new(),
+            process: std::process::id(),
+        });
         let runner = Arc::clone(&service);
         std::thread::Builder::new().name("zcmi-service".to_owned()).spawn(move || runner.run()).map_err(failed)?;
         if let Some(parents) = current.replace(Arc::clone(&service)) {
@@ -114,11 +132,16 @@ impl Service {
     }
 
     fn notify(&self) {
+        if self.runner.get() == Some(&std::thread::current().id()) {
+            // It looks before it waits.
+            return;
+        }
         // A full counter means that a wake-up is pending already.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
     fn run(&self) {
+        let _ = self.runner.set(std::thread::current().id());
         let mut watches: Vec<(WatchId, OwnedFd, Watch)> = Vec::new();
         let mut timers: Vec<(Instant, Job)> = Vec::new();
         let mut ticks: Vec<Tick> = Vec::new();
@@ -155,7 +178,7 @@ impl Service {
                 !is_due || watched(&mut tick.tick)
             });
             let due = timers.iter().map(|(when, _)| *when).chain(ticks.iter().map(|tick| tick.next)).min();
-            if self.inbox().jobs.is_empty() {
+            if self.inbox().is_empty() {
                 self.wait(&mut watches, due.map(|due| due.saturating_duration_since(Instant::now())));
             }
         }

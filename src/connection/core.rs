@@ -135,10 +135,12 @@ impl<Q: Queue> Core<Q> {
 
     /// All links there are.
     pub(super) fn keys(&self) -> Vec<LinkKey> {
-        let key = |(index, link): (usize, &Option<(u64, Link)>)| {
-            link.as_ref().map(|(serial, _)| LinkKey { index: index as u32, serial: *serial })
-        };
-        self.links.iter().enumerate().filter_map(key).collect()
+        (0..self.links.len()).filter_map(|index| self.key_at(index)).collect()
+    }
+
+    /// The link in this place of the table.
+    pub(super) fn key_at(&self, index: usize) -> Option<LinkKey> {
+        self.links[index].as_ref().map(|(serial, _)| LinkKey { index: index as u32, serial: *serial })
     }
 
     /// Forgets a link whose channel is closed.

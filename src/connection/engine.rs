@@ -265,7 +265,9 @@ impl<T: Transport> Engine<T> {
     fn settle(self: &Arc<Self>, mut core: MutexGuard<'_, Core<T::Queue>>) {
         if self.is_tending_due.load(Ordering::Relaxed) {
             self.is_tending_due.store(false, Ordering::Relaxed);
-            core.tend_all(Instant::now());
+            if let Some(now) = core.is_any_due().then(Instant::now) {
+                core.tend_all(now);
+            }
         }
         for grant in core.to_deregister.drain(..) {
             self.deregister_later(grant);

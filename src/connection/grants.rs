@@ -5,6 +5,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::core::{Core, EndedGrant, Garbage, LinkKey, MESSAGE, ToDeregister};
+use super::link::Link;
 use super::link_grants::{Answer, GrantToken, OwnedGrant, Phase};
 use crate::memory::{GrantState, Registration, Revocation};
 use crate::protocol::{GrantId, Scope};
@@ -321,10 +322,12 @@ impl<Q: Queue> Core<Q> {
         self.links.iter().flatten().any(|(_, link)| link.grants.next_due.is_some())
     }
 
-    /// Does what is due by `now`, on all connections.
+    /// Does what is due by `now`, on all connections. Nothing is allocated when nothing is due.
     pub(super) fn tend_all(&mut self, now: Instant) {
-        for key in self.keys() {
-            if self.link(key).is_some_and(|link| link.grants.next_due.is_some_and(|due| due <= now)) {
+        for index in 0..self.links.len() {
+            let key = self.key_at(index);
+            let is_due = |link: &mut Link| link.grants.next_due.is_some_and(|due| due <= now);
+            if let Some(key) = key.filter(|key| self.link(*key).is_some_and(is_due)) {
                 self.tend(key, now);
             }
         }

@@ -122,8 +122,13 @@ pub struct Peer {
 impl Peer {
     /// Starts the peer. It dies with this process: its input ends.
     pub fn start(role: &str) -> Self {
+        Self::start_test("peer", role)
+    }
+
+    /// As [`start`](Self::start), where the role is played by another test than `peer`.
+    pub fn start_test(test: &str, role: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("our own path"));
-        command.args(["--exact", "peer", "--nocapture", "--test-threads=1"]).env(ROLE, role);
+        command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(ROLE, role);
         Self::spawn(command)
     }
 
