@@ -40,3 +40,10 @@ impl CacheLease {
         self.0.local_key()
     }
 }
+
+/// Registers `memory` for `connection` by its cache, as an operation does.
+#[cfg(feature = "verbs")]
+#[inline]
+pub fn lease(connection: &crate::Connection, memory: &SharedMemory) -> Result<CacheLease> {
+    connection.lease(memory).map(CacheLease)
+}

@@ -9,6 +9,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::pending::{Kind, Pending};
 use super::{Batch, Connection};
 use crate::memory::{Held, Payload};
+#[cfg(feature = "internals")]
+use crate::memory::{RegionAccess, registration_cache::Lease};
 use crate::{
     Buffer, CacheStatistics, Destination, Error, ErrorKind, Failed, RemoteBuffer, RemoteValue, Result, Source,
 };
@@ -103,6 +105,12 @@ impl Connection {
     /// What the registration cache of the device's domain has done so far. Workers of a process share it.
     pub fn cache_statistics(&self) -> CacheStatistics {
         self.0.engine.cache.statistics()
+    }
+
+    #[cfg(feature = "internals")]
+    pub(crate) fn lease(&self, memory: &crate::SharedMemory) -> Result<Lease> {
+        let engine = &self.0.engine;
+        engine.cache.get(memory, 0..memory.len(), &*engine.domain, RegionAccess::LocalRead)
     }
 
     /// Pieces of memory that one read or write can take.

@@ -6,6 +6,7 @@ mod common;
 mod holder;
 mod leases;
 mod one_sided;
+mod random;
 mod registered;
 mod revocation;
 mod revocation_races;
