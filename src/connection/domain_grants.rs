@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::Active;
@@ -119,10 +119,21 @@ impl GrantControl for OfDomain {
         self.epoch.is_current()
     }
 
-    fn poll(&self, _: &mut Context<'_>, _: &GrantState) {
-        // The answers come to any of the domain's engines, which somebody drives or the service thread looks after.
+    fn poll(&self, context: &mut Context<'_>, state: &GrantState) {
+        // The answers come to any of the domain's engines.
         for engine in engines_of(self.domain.id()) {
-            engine.with(|core| core.look());
+            let driven: Poll<()> = engine.drive(context, |core, waker| {
+                if state.has_ended() {
+                    return Poll::Ready(());
+                }
+                if let Some(waker) = waker {
+                    core.wait_on_all(waker);
+                }
+                Poll::Pending
+            });
+            if driven.is_ready() {
+                return;
+            }
         }
     }
 }

@@ -18,6 +18,13 @@ impl<Q: Queue> Core<Q> {
         }
     }
 
+    /// As [`wait_to_send`](Self::wait_to_send), on every connection: something may come from any.
+    pub(super) fn wait_on_all(&mut self, waker: &Waker) {
+        for key in self.keys() {
+            self.wait_to_send(key, waker);
+        }
+    }
+
     /// Takes back a waker whose future was dropped. It is called once more: another future of the same task may have
     /// shared its place, and takes a new one when it is polled.
     pub(super) fn stop_waiting(&mut self, key: LinkKey, waker: &Waker) {

@@ -1,7 +1,9 @@
 //! Memory of the program's own: used by operations, exposed, on demand.
 
+#![allow(unsafe_code, reason = "forking; each block carries its proof")]
+
 use zcmi::verbs::{Device, MemoryRegion};
-use zcmi::{Access, Buffer, ErrorKind, ExposedDmaBuf, Isolation, Registered, Revocation};
+use zcmi::{Access, Buffer, ErrorKind, ExposedDmaBuf, Isolation, Registered, Revocation, SharedMemory};
 
 use crate::common::resources::Resources;
 use crate::common::{on_device, pair, pattern, worker};
@@ -53,6 +55,52 @@ fn a_vector_is_exposed_and_given_back() {
         expected[1001..3003].fill(0x11);
         assert!(vector == expected);
         drop(grant);
+    });
+}
+
+/// Ordinary memory that is registered and in use while the process forks: parent and child each see their own bytes, the
+/// device the parent's, and what the child drops is the parent's.
+#[test]
+fn a_fork_with_registered_memory_disturbs_nobody() {
+    on_device(|address| async move {
+        let worker = worker();
+        let (client, server) = pair(&worker, &address).await;
+        let exposed = Registered::new(vec![1u8; 10_000]).expose();
+        let grant = exposed.grant(&server, 0..10_000, Access::READ_WRITE).await.expect("grants");
+        let handle = grant.remote_buffer();
+        let shared = SharedMemory::from(pattern(1, 1, 10_000));
+        client.write(shared.clone(), &handle).await.expect("registers it");
+        let mut registered = Registered::new(vec![3u8; 10_000]);
+        registered = client.write(registered, &handle).await.expect("registers it");
+        // SAFETY: the child touches memory, drops what it has inherited, which takes no lock there, and exits at once.
+        match unsafe { libc::fork() } {
+            0 => {
+                registered.fill(9);
+                let is_as_before = shared[..] == pattern(1, 1, 10_000)[..];
+                drop((registered, grant, exposed));
+                // SAFETY: ends the child at once.
+                unsafe { libc::_exit(if is_as_before { 0 } else { 1 }) }
+            }
+            child => {
+                registered.fill(4);
+                registered = client.write(registered, &handle).await.expect("writes");
+                let mut seen = vec![0; 10_000];
+                exposed.read_at(0, &mut seen);
+                assert!(seen.iter().all(|&byte| byte == 4), "the device has other pages than the parent");
+                let mut status = -1;
+                // SAFETY: waits for the child just made; `status` is writable.
+                assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+                assert_eq!(status, 0, "the child did not end well");
+            }
+        }
+        registered = client.read(registered, &handle).await.expect("reads");
+        assert!(registered.iter().all(|&byte| byte == 4));
+        client.write(shared.clone(), &handle).await.expect("writes");
+        let mut seen = vec![0; 10_000];
+        exposed.read_at(0, &mut seen);
+        assert!(seen[..] == shared[..]);
+        grant.revoke().await.expect("revokes");
+        exposed.into_inner().await.expect("comes back").into_inner().expect("free");
     });
 }
 
