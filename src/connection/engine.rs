@@ -10,7 +10,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Handle, Id};
 use tokio::task::AbortHandle;
 
-use super::core::{Core, EndedGrant, LinkKey, ToDeregister};
+use super::core::{Core, LinkKey, ToDeregister};
 use super::link::Finish;
 use super::link_grants::Phase;
 use crate::config::{Config, Polling};
@@ -279,10 +279,11 @@ impl<T: Transport> Engine<T> {
         let (garbage, ended) = (std::mem::take(&mut core.garbage), std::mem::take(&mut core.ended));
         let woken = (!core.woken.is_empty()).then(|| std::mem::take(&mut core.woken));
         drop(core);
-        drop(garbage);
-        ended.into_iter().for_each(EndedGrant::tell);
+        // Foreign code: what panics there must not keep anybody else from being told.
+        garbage.into_iter().for_each(|garbage| guarded(|| drop(garbage)));
+        ended.into_iter().for_each(|grant| guarded(|| grant.tell()));
         let Some(mut woken) = woken else { return };
-        woken.drain(..).for_each(Waker::wake);
+        woken.drain(..).for_each(|waker| guarded(|| waker.wake()));
         let mut core = self.lock();
         if core.woken.capacity() < woken.capacity() {
             // Their room is kept, so that waking does not allocate.
@@ -395,6 +396,12 @@ impl<T: Transport> Engine<T> {
         let events = self.events.try_clone().ok()?;
         // tokio has no other way to tell that I/O is not enabled than to panic.
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| AsyncFd::new(events))).ok()?.ok()
+    }
+}
+
+fn guarded(foreign: impl FnOnce()) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(foreign)).is_err() {
+        tracing::error!("an owner of memory or a waker panicked");
     }
 }
 

@@ -143,7 +143,9 @@ fn region(
                 return Ok((region, address, true));
             }
             // Pages that are mapped read-only take no windows.
-            Err(error) if !memory.is_writable() => tracing::debug!(%error, "the grant is a region, not a window"),
+            Err(error) if !memory.is_writable() && error.kind() == ErrorKind::Unsupported => {
+                tracing::debug!(%error, "the grant is a region, not a window");
+            }
             Err(error) => return Err(error),
         }
     }

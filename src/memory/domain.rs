@@ -53,6 +53,13 @@ pub(crate) enum RegionAccess {
     Windows { write: bool },
 }
 
+impl RegionAccess {
+    /// Whether pages come when the device touches them.
+    pub(crate) fn is_on_demand(self) -> bool {
+        matches!(self, Self::LocalOnDemand | Self::Remote { on_demand: true, .. })
+    }
+}
+
 /// Registered memory. Dropping it deregisters; if that fails, the memory is never given back.
 pub(crate) trait Registration: Any + Send + Sync {
     fn local_key(&self) -> u32;

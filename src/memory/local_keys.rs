@@ -26,6 +26,10 @@ impl LocalKeys {
 
     /// The key of `memory` in `domain`.
     pub(crate) fn key(&self, memory: &Arc<dyn Registrable>, domain: &dyn Domain) -> Result<u32> {
+        if memory.length() == 0 {
+            // There is nothing to register, and no device looks at the key.
+            return Ok(0);
+        }
         if let Some(first) = self.first.get().filter(|first| first.domain == domain.id()) {
             return Ok(first.key);
         }

@@ -67,7 +67,8 @@ impl Mapping {
         ftruncate(&file, length as u64)?;
         if pages != Pages::Ordinary {
             // The pages themselves and not a promise: of huge ones too, which a control group may refuse as late as on a fault.
-            fallocate(&file, FallocateFlags::empty(), 0, length as u64).map_err(|error| match error {
+            let allocate = || fallocate(&file, FallocateFlags::empty(), 0, length as u64);
+            rustix::io::retry_on_intr(allocate).map_err(|error| match error {
                 Errno::NOSPC => io::ErrorKind::OutOfMemory.into(),
                 error => io::Error::from(error),
             })?;

@@ -185,7 +185,7 @@ impl Payload for Bytes {
 
 /// The piece that is all of `memory`, and what keeps it registered.
 fn leased(memory: &SharedMemory, place: Place<'_>) -> Result<(Segment, Lease)> {
-    let lease = place.cache.get(memory, 0..memory.len(), place.domain, RegionAccess::LocalRead)?;
+    let lease = place.make_room(|domain| place.cache.get(memory, 0..memory.len(), domain, RegionAccess::LocalRead))?;
     Ok((segment(memory.as_ptr(), memory.len(), lease.local_key())?, lease))
 }
 

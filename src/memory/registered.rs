@@ -42,8 +42,8 @@ impl<T: AsMut<[u8]> + Send + 'static> Registered<T> {
     /// As [`new`](Self::new), but its pages are not pinned: the device faults them in when it touches them. For memory that is
     /// larger than what may be locked.
     ///
-    /// Its first use fails with [`Unsupported`](ErrorKind::Unsupported) where the device has no on-demand paging; nothing is
-    /// chosen silently.
+    /// Its first use fails with [`Unsupported`](ErrorKind::Unsupported) where the device has no on-demand paging, or, as Soft-RoCE
+    /// (Linux 7.3), puts bytes elsewhere; nothing is chosen silently. So this was never tried on a device that does it right.
     pub fn on_demand(value: T) -> Self {
         Self::with(value, RegionAccess::LocalOnDemand)
     }

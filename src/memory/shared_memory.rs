@@ -93,8 +93,10 @@ impl SharedMemory {
     pub(crate) fn owners(&self) -> Owners {
         fn count<T: ?Sized>(owner: &Arc<T>) -> Owners {
             // A weak reference can come back.
-            let owners = if Arc::weak_count(owner) == 0 { Arc::strong_count(owner) } else { usize::MAX };
-            Owners::Counted { id: Arc::as_ptr(owner).addr(), owners }
+            match Arc::weak_count(owner) {
+                0 => Owners::Counted { id: Arc::as_ptr(owner).addr(), owners: Arc::strong_count(owner) },
+                _ => Owners::Unknown,
+            }
         }
         match &self.owner {
             Owner::Bytes(bytes) if bytes.is_unique() => Owners::Counted { id: self.address.addr(), owners: 1 },
@@ -109,7 +111,7 @@ impl SharedMemory {
 /// Who owns some memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owners {
-    /// So many, of what `id` stands for; `usize::MAX` if there may be more at any time.
+    /// So many, of what `id` stands for.
     Counted { id: usize, owners: usize },
     /// It never goes.
     Eternal,
@@ -262,7 +264,7 @@ mod tests {
         assert_eq!(owners(&memory), Some(2));
         let weak = Arc::downgrade(&owner);
         drop(owner);
-        assert_eq!(owners(&memory), Some(usize::MAX), "a weak reference can come back");
+        assert_eq!(memory.owners(), Owners::Unknown, "a weak reference can come back");
         drop(weak);
         assert_eq!(owners(&memory), Some(1));
         let part = memory.slice(1..2);

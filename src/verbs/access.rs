@@ -27,6 +27,9 @@ impl Access {
     pub const MW_BIND: Self = Self(ffi::ibv_access_flags::IBV_ACCESS_MW_BIND.0);
     /// Pages are not pinned but faulted in when the device touches them. Only where the device can
     /// ([`MemoryRegion::supports_on_demand`](super::MemoryRegion::supports_on_demand)).
+    ///
+    /// Soft-RoCE (Linux 7.3) ignores where in its page an access to such memory begins: only what begins at a page, in packets
+    /// of whole pages, is right there.
     pub const ON_DEMAND: Self = Self(ffi::ibv_access_flags::IBV_ACCESS_ON_DEMAND.0);
     /// The device may let accesses pass each other, which some hosts serve faster. A hint: where kernel or
     /// device do not know it, it is left out.

@@ -27,6 +27,12 @@ impl Context {
         }
         Ok(DeviceAttributes::from_raw(&raw))
     }
+
+    /// Whether the device is Soft-RoCE; no, if it cannot be asked.
+    pub(crate) fn is_soft_roce(&self) -> bool {
+        // `RXE_VENDOR_ID` of the kernel's driver; no vendor has it.
+        self.attributes().is_ok_and(|attributes| (attributes.vendor_id, attributes.vendor_part_id) == (0x00ff_ffff, 0))
+    }
 }
 
 /// Identity, limits and capabilities of a device. A limit is what the device allows at most; memory, cgroups and

@@ -92,6 +92,14 @@ impl MemoryRegion {
             let detail = format!("{device} has no on-demand paging: register without ON_DEMAND, which pins the pages");
             return Err(Error::returned(CALL, libc::EOPNOTSUPP).with_detail(detail));
         }
+        if access.contains(Access::ON_DEMAND)
+            && !address.addr().is_multiple_of(rustix::param::page_size())
+            && domain.context().is_soft_roce()
+        {
+            let detail = "Soft-RoCE ignores where in its page an access on demand begins (seen in Linux 7.3), so it would write \
+                          before memory that does not begin at a page";
+            return Err(Error::invalid(CALL, detail));
+        }
         // What drivers make of the flag differs; addresses that begin at 0 are the same everywhere.
         let flags = access.without(Access::ZERO_BASED).raw();
         // This form leaves out optional flags that the kernel does not know.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::inner::Request;
 use super::waiters::{News, Ticket};
 use super::{IdleBlock, Pool};
-use crate::{Buffer, Error, Result};
+use crate::{Buffer, Error, ErrorKind, Result};
 
 /// A buffer to come; made by [`Pool::allocate_async`]. Dropping it gives up the place in the queue, and whatever it has
 /// been given meanwhile goes to the next.
@@ -54,7 +54,7 @@ impl Allocation {
         let waiters = &self.pool.inner.reservoir.waiters;
         let block = match self.pool.inner.block(&request) {
             Ok(None) => {
-                waiters.pass_on(ticket, Some(request.class));
+                waiters.pass_on(ticket, request.class);
                 return Poll::Pending;
             }
             Ok(Some(block)) => Ok(block),
@@ -74,6 +74,11 @@ impl Future for Allocation {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Buffer>> {
         let this = &mut *self;
+        if !this.pool.inner.is_ours() {
+            // Its blocks are not mapped in a forked child, and its locks may be held for ever.
+            let error = Error::new(ErrorKind::Unsupported, "allocate");
+            return Poll::Ready(Err(error.with_detail("the pool belongs to the parent process")));
+        }
         let request = match &this.request {
             Ok(request) => *request,
             Err(error) => return Poll::Ready(Err(error.again("allocate"))),

@@ -138,6 +138,12 @@ impl Block {
         if !self.is_sole() {
             // Release, so that the last sees what was done to the other pieces; acquire, in case it is this.
             if self.pieces.fetch_sub(1, Ordering::AcqRel) != 1 {
+                // The last may be home by now, and its slab given back: then the room is free when this is dropped.
+                let home = self.home;
+                drop(self);
+                if let Some(home) = home {
+                    home.room_may_be_free();
+                }
                 return;
             }
             self.pieces.store(1, Ordering::Relaxed);

@@ -68,6 +68,13 @@ impl Reservoir {
         drop(self.depot.release(thread_number(), class, block, &self.waiters));
     }
 
+    /// Memory was let go of by somebody who did not bring it back: who waits may find room.
+    pub(super) fn room_may_be_free(&self) {
+        if self.waiters.are_there() {
+            self.waiters.notify();
+        }
+    }
+
     /// A slab of its own is unmapped, and its room can be used.
     fn give_up(&self, block: IdleBlock) {
         self.depot.account(thread_number(), -(block.length() as i64));

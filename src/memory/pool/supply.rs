@@ -38,6 +38,9 @@ struct Cut {
     blocks: usize,
 }
 
+/// From this size on a block that lies in another thread's cache is taken before the pool grows.
+const STEAL_FIRST: usize = 1 << 20;
+
 impl Supply {
     pub(super) fn new(options: PoolOptions, budget: Arc<Budget>, reservoir: &'static Reservoir) -> Self {
         let classes = Class::all().map(|_| Slabs { slabs: Vec::new(), next: FIRST_SLAB }).collect();
@@ -51,6 +54,12 @@ impl Supply {
     pub(super) fn block(&mut self, class: Class) -> Result<Option<IdleBlock>> {
         // Another thread may have made some while this one waited for its turn.
         if let Some(block) = self.reservoir.take(class).or_else(|| self.carve(class)) {
+            return Ok(Some(block));
+        }
+        // A large one is better taken from another thread's cache than mapped anew.
+        if class.size() >= STEAL_FIRST
+            && let Some(block) = self.reservoir.depot.steal(thread_number(), class)
+        {
             return Ok(Some(block));
         }
         let mut failure = match self.grow(class) {

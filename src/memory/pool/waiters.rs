@@ -129,9 +129,9 @@ impl<T> Waiters<T> {
     }
 
     /// Lets the next behind `ticket` try. Where `ticket` has just failed for a class, others who wait for the same would
-    /// fail too.
-    pub(super) fn pass_on(&self, ticket: Ticket, failed: Option<Option<Class>>) {
-        self.notify_first(|entry| entry.ticket > ticket && Some(entry.class) != failed);
+    /// fail too; of those without a class one may want less.
+    pub(super) fn pass_on(&self, ticket: Ticket, failed: Option<Class>) {
+        self.notify_first(|entry| entry.ticket > ticket && (entry.class.is_none() || entry.class != failed));
     }
 
     fn notify_first(&self, may: impl Fn(&Entry<T>) -> bool) {
@@ -203,7 +203,7 @@ mod tests {
         let tickets = [large(), large(), small()].map(|class| enter(&waiters, class));
         waiters.notify();
         assert!(matches!(ask(&waiters, tickets[0]), News::Notified));
-        waiters.pass_on(tickets[0], Some(large()));
+        waiters.pass_on(tickets[0], large());
         assert!(matches!(ask(&waiters, tickets[1]), News::Nothing));
         assert!(matches!(ask(&waiters, tickets[2]), News::Notified));
     }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::entry::{Entry, Record, Released, is_foreign};
+use super::entry::{Entry, Graves, Quarantined, Record, is_foreign};
 use super::hints::{HintWriter, Hints};
 use super::index::Index;
 use super::pending::Pending;
@@ -119,10 +119,17 @@ impl Core {
         period
     }
 
-    /// Deregisters what was removed and gives its room back, but for what the caller has a use for: `kept`.
-    pub(super) fn release(&self, removed: Removed, kept: Charge) {
+    /// Deregisters what was removed, gives its room back, and drops the owners.
+    pub(super) fn release(&self, removed: Removed) {
+        drop(self.deregister(removed, Charge::default()));
+    }
+
+    /// Deregisters what was removed and gives its room back, but for what the caller has a use for: `kept`. The owners are
+    /// the caller's to drop, when nobody waits for it: that runs foreign code.
+    pub(super) fn deregister(&self, removed: Removed, kept: Charge) -> Graves {
+        let mut graves = Graves::default();
         if removed.victims.is_empty() {
-            return;
+            return graves;
         }
         let (mut free, mut quarantined) = (Vec::with_capacity(removed.victims.len()), 0);
         for Victim { entry, record } in removed.victims {
@@ -131,26 +138,42 @@ impl Core {
                 std::mem::forget(record);
                 continue;
             }
-            quarantined += u64::from(record.release() == Released::Quarantined);
+            match record.deregister() {
+                Ok(owner) => graves.add(owner),
+                Err(Quarantined) => quarantined += 1,
+            }
             free.push(entry);
         }
         let mut inner = self.lock();
         inner.counts.quarantined += quarantined;
         inner.refund(removed.charge.beyond(kept));
         inner.make_free(free);
+        drop(inner);
+        graves
     }
 
     /// The last lease of an entry has ended that is in the index no more.
-    pub(super) fn retired(&self, entry: &'static Entry, claim: &Claim, pinned: usize, released: Released) {
+    pub(super) fn retired(
+        &self,
+        entry: &'static Entry,
+        claim: &Claim,
+        pinned: usize,
+        released: Result<(), Quarantined>,
+    ) {
         let mut inner = self.lock();
         inner.counts.hits += claim.hits;
-        inner.counts.quarantined += u64::from(released == Released::Quarantined);
+        inner.counts.quarantined += u64::from(released.is_err());
         inner.refund(Charge { bytes: pinned, entries: 1 });
         inner.make_free([entry]);
     }
 
     /// Gives up all idle entries, and those in use as soon as they are not if `all`.
     pub(super) fn flush(&self, all: bool) {
+        drop(self.flush_registrations(all));
+    }
+
+    /// As [`flush`](Self::flush); the owners are the caller's to drop.
+    pub(super) fn flush_registrations(&self, all: bool) -> Graves {
         let removed = {
             let mut inner = self.lock();
             let closed = inner.index.close_idle();
@@ -162,7 +185,7 @@ impl Core {
             }
             removed
         };
-        self.release(removed, Charge::default());
+        self.deregister(removed, Charge::default())
     }
 
     /// Evicts until the limits are kept, as far as entries are idle.
@@ -172,7 +195,7 @@ impl Core {
             let (period, total) = (self.next_period(), inner.charged);
             inner.evict(&self.hints, period, total, true).0
         };
-        self.release(removed, Charge::default());
+        self.release(removed);
     }
 }
 

@@ -172,7 +172,7 @@ impl Entry {
             return;
         }
         let (core, pinned) = (Weak::clone(&record.core), record.pinned);
-        let released = record.release();
+        let released = release(record.registration, record.memory);
         match core.upgrade() {
             Some(core) => core.retired(self, &claim, pinned, released),
             None => slots::give_back([self]),
@@ -181,38 +181,61 @@ impl Entry {
 }
 
 impl Record {
-    /// Deregisters, then lets go of the memory. To be called without a lock: owners are foreign code.
-    pub(super) fn release(self) -> Released {
-        release(self.registration, self.memory)
+    /// Deregisters, and answers the owner, if it was held. To be called without a lock, and the owner to be dropped so.
+    pub(super) fn deregister(self) -> Result<Option<Arc<SharedMemory>>, Quarantined> {
+        deregister(self.registration, self.memory)
     }
 }
 
-/// What became of a registration.
+/// The device has not let go of the memory, which is never given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Released {
-    Deregistered,
-    /// The device has not let go of the memory, which is never given back.
-    Quarantined,
+pub(super) struct Quarantined;
+
+/// Deregisters, and answers `memory`.
+fn deregister(
+    registration: Arc<dyn Registration>,
+    memory: Option<Arc<SharedMemory>>,
+) -> Result<Option<Arc<SharedMemory>>, Quarantined> {
+    let ended = catch_unwind(AssertUnwindSafe(|| registration.end()));
+    if let Ok(Ok(())) = ended {
+        return Ok(memory);
+    }
+    let error = ended.ok().and_then(crate::Result::err);
+    tracing::error!(error = error.map(tracing::field::display), "memory stays registered, and is never given back");
+    std::mem::forget(memory);
+    Err(Quarantined)
 }
 
 /// Deregisters, then lets go of `memory`.
-pub(super) fn release(registration: Arc<dyn Registration>, memory: Option<Arc<SharedMemory>>) -> Released {
-    let ended = catch_unwind(AssertUnwindSafe(|| registration.end()));
-    match ended {
-        Ok(Ok(())) => {
-            if catch_unwind(AssertUnwindSafe(|| drop(memory))).is_err() {
+pub(super) fn release(
+    registration: Arc<dyn Registration>,
+    memory: Option<Arc<SharedMemory>>,
+) -> Result<(), Quarantined> {
+    let mut graves = Graves::default();
+    graves.add(deregister(registration, memory)?);
+    Ok(())
+}
+
+/// Owners of memory that is not registered any more. Dropping them runs foreign code, so it happens without a lock.
+#[derive(Default)]
+pub(super) struct Graves(Vec<Arc<SharedMemory>>);
+
+impl Graves {
+    pub(super) fn add(&mut self, owner: Option<Arc<SharedMemory>>) {
+        self.0.extend(owner);
+    }
+
+    pub(super) fn append(&mut self, mut others: Self) {
+        self.0.append(&mut others.0);
+    }
+}
+
+impl Drop for Graves {
+    fn drop(&mut self) {
+        for owner in self.0.drain(..) {
+            if catch_unwind(AssertUnwindSafe(|| drop(owner))).is_err() {
                 tracing::error!("the owner of some registered memory panicked while it was dropped");
             }
-            Released::Deregistered
-        }
-        failed => {
-            let error = failed.ok().and_then(Result::err);
-            tracing::error!(
-                error = error.map(tracing::field::display),
-                "memory stays registered, and is never given back"
-            );
-            std::mem::forget(memory);
-            Released::Quarantined
         }
     }
 }

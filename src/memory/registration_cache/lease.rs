@@ -73,7 +73,8 @@ impl Drop for Uncached {
             // They are the parent process'.
             std::mem::forget((registration, memory));
         } else if let Some(registration) = registration {
-            release(registration, memory);
+            // It was logged if that failed.
+            let _ = release(registration, memory);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Lease;
 use super::core::{Charge, Core, Removed};
-use super::entry::Record;
+use super::entry::{Graves, Record};
 use super::pending::Pending;
 use super::wanted::Wanted;
 use crate::memory::{Domain, RegionAccess, Registrable, Registration, SharedMemory};
@@ -60,13 +60,20 @@ impl Core {
                 }
             }
         };
-        self.release(removed, reservation.as_ref().map_or_else(Charge::default, |reserved| reserved.charge));
+        let kept = reservation.as_ref().map_or_else(Charge::default, |reserved| reserved.charge);
+        // Their owners go last: dropping those can want the same range, and then it must not be pending.
+        let mut graves = self.deregister(removed, kept);
         let memory = Arc::new(memory.clone());
-        let registration = self.register(&memory, range, domain, access)?;
-        match reservation {
-            Some(reservation) => Ok(self.keep(wanted, registration, memory, reservation)),
-            None => Ok(Lease::uncached(registration, memory, self.epoch)),
-        }
+        let lease = match (self.register(&memory, range, domain, access, &mut graves), reservation) {
+            (Ok(registration), Some(reservation)) => Ok(self.keep(wanted, registration, memory, reservation)),
+            (Ok(registration), None) => Ok(Lease::uncached(registration, memory, self.epoch)),
+            (Err(error), reservation) => {
+                drop(reservation);
+                Err(error)
+            }
+        };
+        drop(graves);
+        lease
     }
 
     fn plan(&self, wanted: &Wanted, may_wait: bool) -> Plan<'_> {
@@ -109,6 +116,7 @@ impl Core {
         range: Range<usize>,
         domain: &dyn Domain,
         access: RegionAccess,
+        graves: &mut Graves,
     ) -> Result<Arc<dyn Registration>> {
         let memory = Arc::clone(memory) as Arc<dyn Registrable>;
         #[cfg(test)]
@@ -119,7 +127,7 @@ impl Core {
         };
         domain.register(&memory, range.clone(), access).or_else(|error| match error.kind() {
             ErrorKind::MemoryLimit | ErrorKind::ResourceExhausted => {
-                self.flush(false);
+                graves.append(self.flush_registrations(false));
                 domain.register(&memory, range, access)
             }
             _ => Err(error),
@@ -164,7 +172,7 @@ impl Core {
         let start = inner.index.len() > 0 && !std::mem::replace(&mut inner.sweeping, true);
         drop(inner);
         drop(reservation);
-        self.release(removed, Charge::default());
+        self.release(removed);
         if start {
             self.schedule_sweep();
         }

@@ -4,7 +4,7 @@ use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use super::core::Inner;
-use super::core::{Charge, Core, Removed};
+use super::core::{Core, Removed};
 use super::entry::is_foreign;
 use super::hints::Hints;
 use crate::service::Service;
@@ -39,7 +39,7 @@ impl Core {
         while left > 0 {
             let count = left.min(BATCH);
             let removed = self.lock().drop_ownerless(&self.hints, count, now);
-            self.release(removed, Charge::default());
+            self.release(removed);
             left -= count;
         }
         // Leases that have ended may have left more than the limits allow.

@@ -83,6 +83,11 @@ impl Domain for VerbsDomain {
         range: Range<usize>,
         access: RegionAccess,
     ) -> Result<Arc<dyn Registration>> {
+        if access.is_on_demand() && self.domain.context().is_soft_roce() {
+            let detail = "Soft-RoCE ignores where in its page an access on demand begins (seen in Linux 7.3)";
+            let error = Error::new(ErrorKind::Unsupported, "register memory").with_detail(detail);
+            return Err(error.with_device(self.device()));
+        }
         let region = MemoryRegion::register(&self.domain, Arc::clone(memory), range, rights(access))
             .map_err(|error| wrap("register memory", error).with_device(self.device()))?;
         self.registration(region)

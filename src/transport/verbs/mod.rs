@@ -63,6 +63,8 @@ fn wrap(operation: &'static str, error: verbs::Error) -> Error {
     }
     let kind = match error.errno() {
         Some(libc::ENOMEM | libc::EAGAIN) if error.call() == "ibv_reg_mr" => ErrorKind::MemoryLimit,
+        // The memory is mapped so that the device cannot use it as was asked.
+        Some(libc::EFAULT) if error.call() == "ibv_reg_mr" => ErrorKind::Unsupported,
         Some(errno) => kind_of(errno),
         None => ErrorKind::Other,
     };

@@ -137,6 +137,22 @@ fn one_who_waits_gets_the_room_of_a_slab_of_its_own() {
     assert!(poll(&mut waiting[1]).is_ready());
 }
 
+/// Both want slabs of their own; what one cannot have, the other can.
+#[test]
+fn one_who_wants_less_is_not_held_up_by_one_who_wants_more() {
+    let pool = pool(512 * MIB);
+    let held = [(); 2].map(|()| pool.allocate(200 * MIB).expect("room"));
+    let mut waiting = [400 * MIB, 150 * MIB].map(|length| pool.allocate_async(length));
+    assert!(waiting.iter_mut().all(|one| poll(one).is_pending()));
+    let [first, second] = held;
+    drop(first);
+    // Told of the room, it finds too little and tells the next.
+    assert!(poll(&mut waiting[0]).is_pending());
+    assert!(poll(&mut waiting[1]).is_ready());
+    drop(second);
+    assert!(poll(&mut waiting[0]).is_ready());
+}
+
 #[test]
 fn a_wait_ends_with_its_patience_or_with_a_release() {
     let pool = pool(MIB);

@@ -332,6 +332,42 @@ fn an_owner_that_uses_the_cache_while_it_is_dropped_blocks_nothing() {
     assert_eq!((setting.domain.live(), Arc::strong_count(&setting)), (0, 1));
 }
 
+/// What is evicted for a registration has an owner that, while it is dropped, wants the very same one.
+#[test]
+fn an_evicted_owner_that_wants_what_is_being_registered_waits_for_nobody() {
+    struct Wanting(Vec<u8>, SharedMemory, Arc<Setting>);
+    impl AsRef<[u8]> for Wanting {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    impl Drop for Wanting {
+        fn drop(&mut self) {
+            self.2.key(&self.1);
+        }
+    }
+    let setting = Arc::new(Setting::new(CacheLimits { bytes: usize::MAX, entries: 1 }));
+    let header = memory(500);
+    let owner = SharedMemory::from_owner(Wanting(vec![0; 99], header.clone(), Arc::clone(&setting)));
+    setting.key(&owner);
+    // The cache's token is the last.
+    drop(owner);
+    let (done, ended) = std::sync::mpsc::channel();
+    let other = Arc::clone(&setting);
+    let wanted = header.clone();
+    std::thread::spawn(move || done.send(other.key(&wanted)));
+    ended.recv_timeout(Duration::from_secs(20)).expect("it waits for itself");
+    // The same where there is no room on the device.
+    let owner = SharedMemory::from_owner(Wanting(vec![0; 99], header.clone(), Arc::clone(&setting)));
+    setting.key(&owner);
+    drop(owner);
+    setting.domain.set_faults(Faults { refuse: 1, ..Faults::default() });
+    let other = Arc::clone(&setting);
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(other.key(&header)));
+    ended.recv_timeout(Duration::from_secs(20)).expect("it waits for itself");
+}
+
 #[test]
 fn many_threads_use_few_entries_in_little_room() {
     let setting = Setting::new(CacheLimits { bytes: 1 << 20, entries: 8 });
