@@ -113,6 +113,9 @@ impl Buffer {
     }
 
     /// Its bytes as [`Bytes`], without a copy. The block is returned when the last `Bytes` of it is gone.
+    ///
+    /// To send it, [`freeze`](Self::freeze) it instead: nobody can see of `Bytes` that they are registered already, so they
+    /// are again, and the registration keeps the block for about two seconds more.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         self.freeze().into()

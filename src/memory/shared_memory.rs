@@ -64,6 +64,11 @@ impl SharedMemory {
 
     /// A part of it, which shares the owner.
     ///
+    /// Exactly what is sent is registered; what was sent as a whole is, in all its parts. To send many parts of something large, keep it
+    /// in a [`Registered`](crate::Registered), or send the whole once.
+    ///
+    /// Owners are dropped where their registration ends, which may be zcmi's service thread: dropping one should not block.
+    ///
     /// # Panics
     /// If the range leaves the memory.
     pub fn slice(&self, range: impl RangeBounds<usize>) -> Self {
