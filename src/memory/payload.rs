@@ -61,13 +61,8 @@ impl Payload for Buffer {
 
     fn hold(mut self, place: Place<'_>, pieces: &mut dyn FnMut(Segment)) -> std::result::Result<Held, Failed<Self>> {
         let bound = place.make_room(|domain| self.bind(domain));
-        match bound.and_then(|local_key| segment(self.address(), self.len(), local_key)) {
-            Ok(piece) => {
-                pieces(piece);
-                Ok(Held::Buffer(self))
-            }
-            Err(error) => Err(Failed { error, buffer: Some(self) }),
-        }
+        let piece = bound.and_then(|local_key| segment(self.address(), self.len(), local_key));
+        one_piece(self, piece, pieces, Held::Buffer)
     }
 
     fn release(held: Held) -> Option<Self> {
@@ -89,13 +84,8 @@ impl<T: Send + 'static> Payload for Registered<T> {
     fn hold(self, place: Place<'_>, pieces: &mut dyn FnMut(Segment)) -> std::result::Result<Held, Failed<Self>> {
         let core = self.core();
         let bound = place.make_room(|domain| core.local_key(domain));
-        match bound.and_then(|local_key| segment(core.address(), core.length(), local_key)) {
-            Ok(piece) => {
-                pieces(piece);
-                Ok(Held::Registered(self.into_core()))
-            }
-            Err(error) => Err(Failed { error, buffer: Some(self) }),
-        }
+        let piece = bound.and_then(|local_key| segment(core.address(), core.length(), local_key));
+        one_piece(self, piece, pieces, |registered| Held::Registered(registered.into_core()))
     }
 
     fn release(held: Held) -> Option<Self> {
@@ -115,13 +105,8 @@ impl Payload for SharedBuffer {
 
     fn hold(self, place: Place<'_>, pieces: &mut dyn FnMut(Segment)) -> std::result::Result<Held, Failed<Self>> {
         let bound = place.make_room(|domain| self.bind(domain));
-        match bound.and_then(|local_key| segment(self.address(), self.len(), local_key)) {
-            Ok(piece) => {
-                pieces(piece);
-                Ok(Held::Frozen(self))
-            }
-            Err(error) => Err(Failed { error, buffer: Some(self) }),
-        }
+        let piece = bound.and_then(|local_key| segment(self.address(), self.len(), local_key));
+        one_piece(self, piece, pieces, Held::Frozen)
     }
 
     fn release(held: Held) -> Option<Self> {
@@ -180,6 +165,22 @@ impl Payload for Bytes {
             Held::Bytes(bytes, _) => Some(bytes),
             _ => None,
         }
+    }
+}
+
+/// Memory that is one piece, or the reason why not and the memory.
+fn one_piece<P: Payload>(
+    payload: P,
+    piece: Result<Segment>,
+    pieces: &mut dyn FnMut(Segment),
+    hold: impl FnOnce(P) -> Held,
+) -> std::result::Result<Held, Failed<P>> {
+    match piece {
+        Ok(piece) => {
+            pieces(piece);
+            Ok(hold(payload))
+        }
+        Err(error) => Err(Failed { error, buffer: Some(payload) }),
     }
 }
 

@@ -1,85 +1,11 @@
 //! Registration: once per slab, and ended before the memory goes.
 
-use std::ops::Range;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
 use super::{MIB, pool};
-use crate::memory::{Domain, RegionAccess, Registrable, Registration};
-use crate::{Error, ErrorKind, Result};
-
-/// A device that counts.
-#[derive(Default)]
-struct Counting {
-    state: Arc<State>,
-}
-
-#[derive(Default)]
-struct State {
-    made: AtomicUsize,
-    live: AtomicUsize,
-    is_stuck: AtomicBool,
-}
-
-struct Region {
-    state: Arc<State>,
-    key: u32,
-    memory: Arc<dyn Registrable>,
-}
-
-impl Domain for Counting {
-    fn id(&self) -> u64 {
-        Arc::as_ptr(&self.state).addr() as u64
-    }
-
-    fn nonce(&self) -> u64 {
-        0
-    }
-
-    fn has_windows(&self) -> bool {
-        false
-    }
-
-    fn register_dma_buf(&self, _: OwnedFd, _: u64, _: usize, _: RegionAccess) -> Result<Arc<dyn Registration>> {
-        Err(Error::new(ErrorKind::Unsupported, "register memory"))
-    }
-
-    fn register(
-        &self,
-        memory: &Arc<dyn Registrable>,
-        range: Range<usize>,
-        access: RegionAccess,
-    ) -> Result<Arc<dyn Registration>> {
-        assert_eq!((range, access), (0..memory.length(), RegionAccess::Local));
-        self.state.live.fetch_add(1, Ordering::Relaxed);
-        let key = self.state.made.fetch_add(1, Ordering::Relaxed) as u32 + 1;
-        Ok(Arc::new(Region { state: Arc::clone(&self.state), key, memory: Arc::clone(memory) }))
-    }
-}
-
-impl Registration for Region {
-    fn local_key(&self) -> u32 {
-        self.key
-    }
-
-    fn remote_key(&self) -> u32 {
-        0
-    }
-
-    fn end(self: Arc<Self>) -> Result<()> {
-        if self.state.is_stuck.load(Ordering::Relaxed) {
-            std::mem::forget(Arc::clone(&self.memory));
-            return Err(Error::new(ErrorKind::Other, "deregister memory"));
-        }
-        self.state.live.fetch_sub(1, Ordering::Relaxed);
-        Ok(())
-    }
-}
+use crate::memory::fake_domain::{FakeDomain, Faults};
 
 #[test]
 fn a_slab_is_registered_once_for_all_that_is_cut_from_it() {
-    let (pool, domain) = (pool(MIB), Counting::default());
+    let (pool, domain) = (pool(MIB), FakeDomain::without_snapshots());
     let mut one = pool.allocate(1000).expect("room");
     let two = pool.allocate(1000).expect("room");
     let key = one.bind(&domain).expect("registered");
@@ -89,29 +15,29 @@ fn a_slab_is_registered_once_for_all_that_is_cut_from_it() {
     let shared = rest.freeze();
     assert_eq!(shared.bind(&domain).expect("known"), key);
     assert_eq!(front.freeze().slice(..5).bind(&domain).expect("known"), key);
-    assert_eq!(domain.state.made.load(Ordering::Relaxed), 1);
-    let other = Counting::default();
+    assert_eq!(domain.registered(), 1);
+    let other = FakeDomain::without_snapshots();
     one.bind(&other).expect("registered");
-    assert_eq!(other.state.made.load(Ordering::Relaxed), 1);
+    assert_eq!(other.registered(), 1);
     drop((one, shared));
     pool.trim();
-    assert_eq!([&domain, &other].map(|domain| domain.state.live.load(Ordering::Relaxed)), [0, 0]);
+    assert_eq!([&domain, &other].map(FakeDomain::live), [0, 0]);
     assert_eq!(pool.statistics().mapped_bytes, 0);
 }
 
 #[test]
 fn no_bytes_are_registered_nowhere() {
-    let domain = Counting::default();
+    let domain = FakeDomain::without_snapshots();
     assert!(crate::Buffer::default().bind(&domain).is_ok());
-    assert_eq!(domain.state.made.load(Ordering::Relaxed), 0);
+    assert_eq!(domain.registered(), 0);
 }
 
 #[test]
 fn memory_that_a_device_does_not_let_go_of_stays_counted() {
-    let (pool, domain) = (pool(MIB), Counting::default());
+    let (pool, domain) = (pool(MIB), FakeDomain::without_snapshots());
     let mut buffer = pool.allocate(1000).expect("room");
     buffer.bind(&domain).expect("registered");
-    domain.state.is_stuck.store(true, Ordering::Relaxed);
+    domain.set_faults(Faults { stuck: 1, ..Faults::default() });
     drop(buffer);
     let before = pool.statistics();
     pool.trim();
