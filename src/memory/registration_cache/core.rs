@@ -128,7 +128,7 @@ impl Core {
         for Victim { entry, record } in removed.victims {
             #[cfg(test)]
             if super::mutation::Mutation::NotDeregistered.is_on() {
-                std::mem::forget(record);
+                super::mutation::leave_behind(record);
                 continue;
             }
             quarantined += u64::from(record.release() == Released::Quarantined);

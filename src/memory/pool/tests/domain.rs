@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::{MIB, pool};
-use crate::memory::{Domain, RegionAccess, Registrable, Registration};
+use crate::memory::{Domain, RegionAccess, Registrable, Registration, fake_domain};
 use crate::{Error, ErrorKind, Result};
 
 /// A device that counts.
@@ -69,7 +69,7 @@ impl Registration for Region {
 
     fn end(self: Arc<Self>) -> Result<()> {
         if self.state.is_stuck.load(Ordering::Relaxed) {
-            std::mem::forget(Arc::clone(&self.memory));
+            fake_domain::keep(Arc::clone(&self.memory));
             return Err(Error::new(ErrorKind::Other, "deregister memory"));
         }
         self.state.live.fetch_sub(1, Ordering::Relaxed);
