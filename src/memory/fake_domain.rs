@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::{Domain, RegionAccess, Registrable, Registration, volatile};
+use crate::sync::locks::{Mutex, MutexGuard};
 use crate::{Error, ErrorKind, Result};
 
 /// Registers memory with nobody, and keeps the books: what is registered, and which bytes it had then. A device

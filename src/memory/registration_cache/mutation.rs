@@ -1,9 +1,10 @@
 //! Bugs planted on purpose, to see that the tests find them.
 
 use std::cell::Cell;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use super::entry::Record;
+use crate::sync::locks::Mutex;
 
 /// What is broken on this thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
