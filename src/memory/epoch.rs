@@ -2,10 +2,11 @@
 
 #![allow(unsafe_code, reason = "the mapping code of DESIGN.md; each block carries its proof")]
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+
+use crate::sync::locks::OnceLock;
 
 /// A number that this process has and its parent has not. What was made under another epoch belongs to the
 /// parent: a child must neither use nor destroy it.

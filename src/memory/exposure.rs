@@ -1,10 +1,11 @@
 //! Exposure: what peers may be granted access to, and all that must end before its owner has it back.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::grant::GrantRecord;
 use super::{Domain, RegionAccess, Registration};
+use crate::sync::locks::{Mutex, MutexGuard};
 use crate::{Error, ErrorKind, Result};
 
 /// Regions that no grant uses and that are kept for the next one, for each exposure.

@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::{Domain, RegionAccess, Registrable, Registration, volatile};
+use crate::sync::locks::{Mutex, MutexGuard};
 use crate::{Error, ErrorKind, Result};
 
 /// Registers memory with nobody, and keeps the books: what is registered, and which bytes it had then. A device
@@ -167,6 +168,12 @@ impl Domain for FakeDomain {
     }
 }
 
+/// Keeps what a device does not let go of. It stays reachable, so that AddressSanitizer tells it from a leak.
+pub(crate) fn keep(memory: Arc<dyn Registrable>) {
+    static KEPT: Mutex<Vec<Arc<dyn Registrable>>> = Mutex::new(Vec::new());
+    lock(&KEPT).push(memory);
+}
+
 struct FakeRegistration {
     key: u32,
     // Taken when deregistered.
@@ -182,7 +189,7 @@ impl FakeRegistration {
         if books.faults.stuck > 0 {
             books.faults.stuck -= 1;
             books.quarantined += 1;
-            std::mem::forget(memory);
+            keep(memory);
             return Err(Error::new(ErrorKind::Other, "deregister memory"));
         }
         books.live.remove(&self.key);
@@ -246,6 +253,6 @@ unsafe impl Registrable for Unowned {
     }
 }
 
-fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
-    books.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::RemoteBuffer;
+use crate::sync::locks::{Mutex, MutexGuard};
 use crate::{Error, ErrorKind, Result};
 
 /// The right of a peer to access a range of exposed memory.

@@ -1,9 +1,10 @@
 //! The registrations of one memory for our own operations, one per domain.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::{Domain, RegionAccess, Registrable, Registration};
 use crate::Result;
+use crate::sync::locks::{Mutex, OnceLock};
 
 /// Made on first use in each domain, whole, and kept.
 pub(crate) struct LocalKeys {

@@ -1,9 +1,8 @@
 //! The pool of the process.
 
-use std::sync::OnceLock;
-
 use super::Pool;
 use crate::memory::Epoch;
+use crate::sync::locks::OnceLock;
 
 /// A pool for each process in a line of forks: a child goes past those of its parents and adds its own.
 struct Generation {

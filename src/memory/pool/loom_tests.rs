@@ -78,10 +78,11 @@ fn loom_a_release_reaches_one_who_waits() {
     });
 }
 
-/// Where the orders are too many to see all of them: those with three preemptions, enough for most bugs to show.
+/// Where the orders are too many to see all of them: those with three preemptions, enough for most bugs to show, or as
+/// many as `LOOM_MAX_PREEMPTIONS` says.
 fn bounded(test: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound.get_or_insert(3);
     builder.check(test);
 }
 

@@ -1,11 +1,12 @@
 //! Where blocks come home to, pool or no pool.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::depot::Depot;
 use super::waiters::Waiters;
 use super::{Budget, Class, IdleBlock, thread_number};
 use crate::memory::Epoch;
+use crate::sync::locks::Mutex;
 
 /// The part of a pool that its buffers know: idle blocks, and who waits for one.
 ///

@@ -1,7 +1,7 @@
 //! What a cache and its entries share.
 
 use std::cell::Cell;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use super::entry::{Entry, Graves, Quarantined, Record, is_foreign};
 use super::hints::{HintWriter, Hints};
@@ -12,6 +12,7 @@ use super::wanted::Wanted;
 use super::{CacheLimits, CacheStatistics, Lease, slots};
 use crate::memory::Epoch;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::locks::{Mutex, MutexGuard};
 
 /// The cache itself. Registering, deregistering and dropping owners happen without its lock.
 pub(super) struct Core {
@@ -135,7 +136,7 @@ impl Core {
         for Victim { entry, record } in removed.victims {
             #[cfg(test)]
             if super::mutation::Mutation::NotDeregistered.is_on() {
-                std::mem::forget(record);
+                super::mutation::leave_behind(record);
                 continue;
             }
             match record.deregister() {

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use super::core::Core;
 use super::slots;
@@ -10,6 +10,7 @@ use super::state::{Claim, State};
 use super::wanted::Wanted;
 use crate::memory::{Epoch, Owners, Registration, SharedMemory};
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::locks::Mutex;
 
 /// A place for a registration. Places are never freed but used again, so a reference may be out of date: what
 /// it leads to is checked after pinning, and stays as it is until that pin ends.

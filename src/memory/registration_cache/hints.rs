@@ -1,11 +1,10 @@
 //! Where to look first: a table from addresses to entries that readers use without a lock.
 
-use std::sync::OnceLock;
-
 use super::entry::Entry;
 use super::slots;
 use super::wanted::Wanted;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::locks::OnceLock;
 
 /// Says which entries probably contain a range. It may lack entries and may name others: the reader checks what it
 /// is led to, and the index under the cache's lock has the last word.

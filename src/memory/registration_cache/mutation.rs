@@ -1,6 +1,10 @@
 //! Bugs planted on purpose, to see that the tests find them.
 
 use std::cell::Cell;
+use std::sync::PoisonError;
+
+use super::entry::Record;
+use crate::sync::locks::Mutex;
 
 /// What is broken on this thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,4 +35,10 @@ impl Mutation {
         ON.set(before);
         result
     }
+}
+
+/// Forgets to deregister. The record stays reachable, so that AddressSanitizer tells it from a leak.
+pub(super) fn leave_behind(record: Record) {
+    static LEFT: Mutex<Vec<Record>> = Mutex::new(Vec::new());
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(record);
 }

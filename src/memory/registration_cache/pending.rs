@@ -1,8 +1,9 @@
 //! A registration that is being made.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use super::wanted::Wanted;
+use crate::sync::locks::{Condvar, Mutex};
 
 /// Lets those who want the same wait for the one who registers it.
 pub(super) struct Pending {

@@ -1,10 +1,11 @@
 //! The one cache of each domain.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use super::{CacheLimits, RegistrationCache};
 use crate::memory::Domain;
+use crate::sync::locks::Mutex;
 
 /// By domain. Only weakly: an entry's registration holds its domain, so a domain that held its cache would never go.
 static CACHES: Mutex<Option<HashMap<u64, Weak<RegistrationCache>>>> = Mutex::new(None);

@@ -1,8 +1,9 @@
 //! The places of entries: they are used again, never freed, and known by number.
 
-use std::sync::{Mutex, OnceLock, TryLockError};
+use std::sync::TryLockError;
 
 use super::entry::{Entry, RecordPlace};
+use crate::sync::locks::{Mutex, MutexGuard, OnceLock};
 
 const CHUNK: usize = 1024;
 /// Places for four million entries in a process.
@@ -65,7 +66,7 @@ pub(super) fn give_back(entries: impl IntoIterator<Item = &'static Entry>) {
 }
 
 /// The list, unless it was locked when this process was forked.
-fn free() -> Option<std::sync::MutexGuard<'static, Vec<&'static Entry>>> {
+fn free() -> Option<MutexGuard<'static, Vec<&'static Entry>>> {
     // It is held for so short that somewhat more than an instant means for ever.
     for _ in 0..1000 {
         match FREE.try_lock() {

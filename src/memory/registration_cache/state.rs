@@ -246,9 +246,9 @@ mod loom_tests {
 
     #[test]
     fn loom_a_doomed_entry_is_taken_apart_once() {
-        // Three threads: not every way to interrupt them more than thrice.
+        // Three threads: not every way to interrupt them more than thrice, or than `LOOM_MAX_PREEMPTIONS` says.
         let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
+        model.preemption_bound.get_or_insert(3);
         model.check(|| {
             let slot = Slot::opened(1);
             let hitters: Vec<_> = (0..2)
