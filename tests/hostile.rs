@@ -125,7 +125,7 @@ async fn broken(connection: &Connection) -> zcmi::Error {
 #[test]
 fn frames_that_are_none_break_their_connection_only() {
     on_device(|address| async move {
-        let cases: [(&str, Vec<Vec<u8>>); 9] = [
+        let cases: [(&str, Vec<Vec<u8>>); 14] = [
             ("shorter than its header", vec![vec![1, 0, 0]]),
             ("unknown kind", vec![frame(9, 0, 0, &[])]),
             ("unknown flags", vec![vec![1, 1, 0, 0, 0, 0, 0, 0]]),
@@ -133,6 +133,11 @@ fn frames_that_are_none_break_their_connection_only() {
             ("control frame with a payload", vec![frame(2, 1, 1, b"x")]),
             ("without credits", vec![frame(2, 0, 0, &[])]),
             ("more credits", vec![frame(2, 1, 0, &[])]),
+            ("for no grant", vec![frame(4, 0, 8, &[0; 8])]),
+            ("shorter than its head", vec![frame(4, 0, 7, &[0; 7])]),
+            ("broken length", vec![frame(4, 0, 12, &[0; 12])]),
+            ("beyond the most", vec![frame(4, 0, 16, &[0xff; 16])]),
+            ("not asked for", vec![frame(5, 0, 8, &[0; 8])]),
             ("after the last one", vec![frame(3, 0, 0, &[]), frame(1, 0, 1, b"x")]),
             ("without a credit", (0..65).map(|_| frame(1, 0, 1, b"x")).collect()),
         ];

@@ -5,6 +5,8 @@ mod frame;
 mod grant_id;
 mod handshake;
 mod revocation;
+#[cfg(all(test, not(loom)))]
+mod vectors;
 
 pub(crate) use credit::{CONTROL_RECEIVES, Credits};
 pub(crate) use frame::{Frame, FrameKind, HEADER};
