@@ -36,7 +36,7 @@ impl Small {
     /// As `Allocation::try_again` with no slab to be had.
     fn try_again(&self, number: usize, length: usize, ticket: Ticket) -> Option<u32> {
         let Some(block) = self.depot.steal(number, class(length)) else {
-            self.waiters.pass_on(ticket, Some(Some(class(length))));
+            self.waiters.pass_on(ticket, Some(class(length)));
             return None;
         };
         if let Some(second) = self.waiters.leave(ticket) {
