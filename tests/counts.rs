@@ -197,7 +197,8 @@ fn a_batch_is_one_system_call_and_nothing_else_is_any() {
     if device_address().is_none() {
         return;
     }
-    // A grant is the bind; revoking it the question and the invalidation, so that is two.
+    // A grant is the bind; revoking it the question and the invalidation, so that is two. A window is replaced after 255
+    // keys, which is two calls more.
     for (operation, calls) in [
         ("inline", 1.0),
         ("slot", 1.0),
@@ -207,13 +208,14 @@ fn a_batch_is_one_system_call_and_nothing_else_is_any() {
         ("pool", 1.0),
         ("shared", 1.0),
         ("batch", 1.0),
-        ("grant", 3.0),
+        ("grant", 3.0 + 2.0 / 255.0),
     ] {
         let (few, many) = (100, 2100);
         let difference = system_calls(operation, many) - system_calls(operation, few);
         let each = difference as f64 / f64::from(many - few);
         eprintln!("{operation}: {each} system calls a round");
         // As raw verbs on rxe: one for each `ibv_post_send`, however long its list; none to poll or to post receives.
-        assert!((calls - 0.03..calls + 0.03).contains(&each), "{operation}: {each} system calls a round");
+        // Set-up and end differ by some dozens from run to run, and two threads may meet at a lock.
+        assert!((calls - 0.05..calls + 0.05).contains(&each), "{operation}: {each} system calls a round");
     }
 }
