@@ -83,7 +83,8 @@ impl Domain for VerbsDomain {
         range: Range<usize>,
         access: RegionAccess,
     ) -> Result<Arc<dyn Registration>> {
-        if access.is_on_demand() && self.domain.context().is_soft_roce() {
+        let context = self.domain.context();
+        if access.is_on_demand() && MemoryRegion::supports_on_demand(context) && context.is_soft_roce() {
             let detail = "Soft-RoCE ignores where in its page an access on demand begins (seen in Linux 7.3)";
             let error = Error::new(ErrorKind::Unsupported, "register memory").with_detail(detail);
             return Err(error.with_device(self.device()));
