@@ -135,7 +135,7 @@ fn region(
     access: Access,
 ) -> Result<(Arc<dyn Registration>, u64, bool)> {
     let memory = exposure.memory();
-    if place.domain.has_windows() && !memory.is_on_demand() {
+    if place.domain.has_windows() && memory.takes_windows() {
         let windows = RegionAccess::Windows { write: access.is_writing() };
         match place.make_room(|domain| exposure.window_region(domain, range.clone(), windows)) {
             Ok((region, address)) => {

@@ -78,8 +78,13 @@ impl Grantable for DmaBuf {
     }
 
     fn is_on_demand(&self) -> bool {
-        // Its pages are the exporter's matter, and windows over it are not known to work anywhere.
-        true
+        // Its pages are the exporter's matter: `ibv_reg_dmabuf_mr` takes no such flag.
+        false
+    }
+
+    fn takes_windows(&self) -> bool {
+        // Not known to work anywhere.
+        false
     }
 
     fn register(
@@ -93,5 +98,19 @@ impl Grantable for DmaBuf {
         let start = self.offset.checked_add(range.start as u64);
         let start = start.ok_or_else(|| Error::new(ErrorKind::OutOfBounds, "grant"))?;
         domain.register_dma_buf(file, start, range.len(), access).map(|registration| (registration, start))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// `ibv_reg_dmabuf_mr(3)` refuses what memory of the host may be registered with.
+    #[test]
+    fn it_is_registered_with_nothing_but_rights() {
+        let file = std::fs::File::open("/dev/null").expect("a file");
+        let exposed = ExposedDmaBuf::new(file.into(), 0, 4096);
+        let memory = exposed.exposure().memory();
+        assert!(!memory.is_on_demand() && !memory.takes_windows() && memory.is_writable());
     }
 }

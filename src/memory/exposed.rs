@@ -225,6 +225,10 @@ impl<M: Exposable> Grantable for Host<M> {
         self.is_on_demand
     }
 
+    fn takes_windows(&self) -> bool {
+        !self.is_on_demand
+    }
+
     fn register(
         self: Arc<Self>,
         domain: &dyn Domain,

@@ -16,8 +16,10 @@ pub(crate) trait Grantable: Send + Sync + 'static {
     fn length(&self) -> usize;
     /// Whether peers may change it.
     fn is_writable(&self) -> bool;
-    /// Whether it is registered without being pinned, which leaves no windows.
+    /// Whether it is registered without being pinned.
     fn is_on_demand(&self) -> bool;
+    /// Whether windows can be bound over it.
+    fn takes_windows(&self) -> bool;
     /// Registers exactly `range`; answers the address of its first byte too, as peers name it. The registration holds the
     /// memory until it is gone for certain.
     fn register(
