@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use crate::support::{alone, finish, folder, names, run, wait};
 
-const PING: &str = "timeout -s KILL 30 rping -s -a $ZCMI_HOST1 -C 3 & sleep 1; \
-                    timeout -s KILL 30 rping -c -a $ZCMI_HOST1 -C 3 -v && uname -r";
+/// The server's time to listen has no bound while two machines share two cores, so the client asks for it.
+const PING: &str = "timeout -s KILL 120 rping -s -a $ZCMI_HOST1 -C 3 & \
+                    for _ in $(seq 600); do rdma resource show cm_id | grep -q LISTEN && break; sleep 0.1; done; \
+                    timeout -s KILL 120 rping -c -a $ZCMI_HOST1 -C 3 -v && uname -r";
 
 #[test]
 fn two_kernels_at_once_carry_data() {
@@ -28,7 +30,9 @@ fn two_kernels_at_once_carry_data() {
 #[test]
 fn two_hosts_reach_each_other_over_a_bad_cable() {
     let _alone = alone();
-    let script = "timeout -s KILL 60 rping -c -a $ZCMI_HOST2 -C 5 -v; status=$?; \
+    // Until the peer listens, it refuses.
+    let script = "for _ in $(seq 60); do timeout -s KILL 60 rping -c -a $ZCMI_HOST2 -C 5 -v; status=$?; \
+                  [ $status = 0 ] && break; sleep 0.5; done; \
                   tc -s qdisc show dev veth1; exit $status";
     let peer = "timeout -s KILL 60 rping -s -a $ZCMI_HOST2 -C 5; echo served; exit 3";
     let outcome = finish(run(["--netem-1", "delay 40ms", "--peer", peer, "--", "sh", "-c", script]), None);
