@@ -13,12 +13,18 @@ pub enum ErrorKind {
     AddressInvalid,
     /// The address is in use.
     AddressInUse,
+    /// The peer's handler answered an error: [`Error::application`] has it.
+    Application,
     /// This side has closed the connection.
     Closed,
     /// The connection failed; the source tells how.
     ConnectionBroken,
     /// Nobody listens at the address.
     ConnectionRefused,
+    /// A message is not the value that it should be; the source tells why. The connection lives on.
+    Decode,
+    /// A value cannot be encoded; the source tells why. Nothing was sent.
+    Encode,
     /// The handle is of another connection. Nothing was sent.
     Foreign,
     /// A limit on locked memory (RLIMIT_MEMLOCK) or the device's memory is reached.
@@ -33,6 +39,8 @@ pub enum ErrorKind {
     NotInstalled,
     /// The range lies outside the handle or the buffer. Nothing was sent.
     OutOfBounds,
+    /// The peer's handler panicked. The server goes on.
+    Panicked,
     /// The peer closed the connection.
     PeerClosed,
     /// A device file may not be opened.
@@ -55,8 +63,12 @@ pub enum ErrorKind {
     TooLong,
     /// The peer's host or device does not answer.
     Unreachable,
+    /// The peer's process does not answer, its device does: it is stopped or overloaded.
+    Unresponsive,
     /// Not possible on this transport or device.
     Unsupported,
+    /// It cannot be done without waiting.
+    WouldBlock,
     /// Anything else; the source tells.
     Other,
 }
@@ -149,6 +161,12 @@ impl Error {
         self.0.device.as_deref()
     }
 
+    /// The error that the peer's handler answered, if it is one; see [`Client`](crate::Client).
+    #[cfg(feature = "verbs")]
+    pub fn application(&self) -> Option<&crate::ApplicationError> {
+        self.0.source.as_deref()?.downcast_ref()
+    }
+
     /// What probably helps; `None` where the error says it all.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self.0.kind {
@@ -157,6 +175,7 @@ impl Error {
                 "write rdma://HOST:PORT; to listen, HOST is an address of an RDMA device (see `rdma link` and `ip address`)"
             }
             ErrorKind::ConnectionRefused => "start the peer first, and check the port",
+            ErrorKind::Decode => "both ends must use the same types, and the same codec",
             ErrorKind::Foreign => {
                 "a handle is good on the connection it was granted for, or, if granted to a domain, on those to that domain"
             }
@@ -188,9 +207,12 @@ impl Error {
                 "the peer is overloaded or stopped, or a firewall drops UDP port 4791; raise the timeout if the network is slow"
             }
             ErrorKind::TooLong => {
-                "send it in parts, raise Config::max_message_size on both sides, or write through a handle"
+                "send it in parts, raise Config::max_message_size at the receiver, or write through a handle"
             }
             ErrorKind::Unreachable => "check the peer's host and link; a firewall must let UDP port 4791 through",
+            ErrorKind::Unresponsive => {
+                "look at the peer's process: continue it, or give it a processor; raise Config::peer_timeout if it may pause so long"
+            }
             _ => return None,
         })
     }
@@ -238,9 +260,12 @@ impl fmt::Display for ErrorKind {
             Self::AccessDenied => "the handle does not allow this",
             Self::AddressInUse => "the address is in use",
             Self::AddressInvalid => "not a usable address",
+            Self::Application => "the peer's handler answered an error",
             Self::Closed => "this side has closed the connection",
             Self::ConnectionBroken => "the connection broke",
             Self::ConnectionRefused => "nobody listens there",
+            Self::Decode => "not the value that was expected",
+            Self::Encode => "the value cannot be encoded",
             Self::Foreign => "the handle belongs to another connection",
             Self::MemoryLimit => "out of lockable memory",
             Self::Misaligned => "not aligned",
@@ -249,6 +274,7 @@ impl fmt::Display for ErrorKind {
             Self::NotInstalled => "libibverbs or librdmacm is not installed",
             Self::Other => "failed",
             Self::OutOfBounds => "out of bounds",
+            Self::Panicked => "the peer's handler panicked",
             Self::PeerClosed => "the peer closed the connection",
             Self::PermissionDenied => "permission denied",
             Self::PoolExhausted => "the pool has no room",
@@ -260,8 +286,33 @@ impl fmt::Display for ErrorKind {
             Self::TimedOut => "timed out",
             Self::TooLong => "too long",
             Self::Unreachable => "the peer cannot be reached",
+            Self::Unresponsive => "the peer's process does not answer, its device does: it is stopped or overloaded",
             Self::Unsupported => "not supported",
+            Self::WouldBlock => "it would have to wait",
         })
+    }
+}
+
+impl From<Error> for std::io::Error {
+    /// For what speaks of I/O: the kind as far as there is one, and the error inside.
+    fn from(error: Error) -> Self {
+        use std::io::ErrorKind as Io;
+        let kind = match error.kind() {
+            ErrorKind::AddressInUse => Io::AddrInUse,
+            ErrorKind::AddressInvalid => Io::InvalidInput,
+            ErrorKind::ConnectionBroken | ErrorKind::RemoteAccess => Io::ConnectionReset,
+            ErrorKind::ConnectionRefused | ErrorKind::Rejected => Io::ConnectionRefused,
+            ErrorKind::Decode | ErrorKind::Protocol => Io::InvalidData,
+            ErrorKind::MemoryLimit | ErrorKind::PoolExhausted => Io::OutOfMemory,
+            ErrorKind::NoRoute | ErrorKind::Unreachable => Io::HostUnreachable,
+            ErrorKind::Closed | ErrorKind::PeerClosed => Io::BrokenPipe,
+            ErrorKind::PermissionDenied => Io::PermissionDenied,
+            ErrorKind::TimedOut | ErrorKind::Unresponsive => Io::TimedOut,
+            ErrorKind::Unsupported => Io::Unsupported,
+            ErrorKind::WouldBlock => Io::WouldBlock,
+            _ => Io::Other,
+        };
+        Self::new(kind, error)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What zcmi's own benches and fuzz targets reach into. No part of the API: it changes without notice.
+//! What zcmi's own tests, benches and fuzz targets reach into. No part of the API: it changes without notice.
 
 #![allow(missing_docs, reason = "nobody else is to use it")]
 
@@ -46,4 +46,13 @@ impl CacheLease {
 #[inline]
 pub fn lease(connection: &crate::Connection, memory: &SharedMemory) -> Result<CacheLease> {
     connection.lease(memory).map(CacheLease)
+}
+
+/// A network that is simulated, with all that a test needs of it.
+#[cfg(not(loom))]
+pub mod simulation {
+    pub use crate::transport::sim::{
+        Ended, Executor, Fault, Faults, NodeId, Planted, Settings, Sleep, Statistics, Task, is_alive, kill,
+        note_progress, now, random, sleep, spawn, stop,
+    };
 }

@@ -35,8 +35,12 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | set up | [`Worker`], [`Config`], [`Listener`], [`Connector`] |
+//! | set up | [`Worker`], [`Config`] ([all settings](configuration_guide)), [`Listener`], [`Connector`] |
 //! | exchange messages | [`Connection::send`], [`Connection::recv`], [`Message`] |
+//! | exchange values | [`Channel::send_value`], [`Channel::recv_value`], [`Codec`] |
+//! | call the peer | [`Client`], [`serve()`] |
+//! | use tokio's [`AsyncRead`](tokio::io::AsyncRead) and [`AsyncWrite`](tokio::io::AsyncWrite) | [`Stream`] |
+//! | do without `async` | [`blocking`] |
 //! | use memory again and again | [`Pool`], [`Buffer`], [`SharedBuffer`] |
 //! | let a peer access memory | [`Buffer::expose`], [`ExposedBuffer::grant`], [`Grant`] |
 //! | access a peer's memory | [`RemoteBuffer`], [`Connection::read`], [`Connection::write`], [`Connection::fetch_add`], [`Connection::batch`] |
@@ -66,30 +70,43 @@
 //! `verbs` (default): RDMA. It needs cmake and libclang to build; the C libraries are opened at run time. Without it there are
 //! buffers and handles, and in this version no transport.
 //!
-//! `internals`: for zcmi's own benches and fuzz targets; no stable API.
+//! `bincode` (default): the codec of [`Channel::send_value`] and the like. Those that take a codec of one's own are there without it.
+//!
+//! `internals`: for zcmi's own tests, benches and fuzz targets; no stable API.
 
-// Without a transport nothing uses the seam and what is above it; the other transports are to come.
+// Without RDMA little of the seam and what is above it is used; the other transports are to come.
 #![cfg_attr(not(feature = "verbs"), allow(dead_code, unused_imports))]
 
-mod config;
 #[cfg(feature = "verbs")]
+mod background;
+#[cfg(feature = "verbs")]
+pub mod blocking;
+mod clock;
+mod config;
+#[cfg(any(feature = "verbs", all(any(test, feature = "internals"), not(loom))))]
 mod connection;
 mod error;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
 mod memory;
+mod message;
 mod protocol;
 mod service;
+#[cfg(feature = "verbs")]
+mod stream;
 mod sync;
 mod transport;
 #[cfg(feature = "verbs")]
 #[allow(unsafe_code, reason = "the FFI layer; each block carries its proof")]
 pub mod verbs;
 
-pub use config::{Config, Polling};
-#[cfg(feature = "verbs")]
-pub use connection::{AtomicOperation, Batch, Connection, Connector, Listener, Message, Operation, Worker};
+pub use config::{Config, ConfigBuilder, Polling};
+#[cfg(any(feature = "verbs", all(any(test, feature = "internals"), not(loom))))]
+pub use connection::{
+    Answer, AtomicOperation, Batch, Channel, ConnectRequest, Connection, Connector, Fenced, Listener, Message,
+    Operation, ReceiveHalf, SendHalf, Worker,
+};
 pub use error::{Error, ErrorKind, Failed, Result};
 pub use memory::{
     Access, Allocation, Buffer, CacheLimits, CacheStatistics, Destination, Exposable, Exposed, ExposedBuffer,
@@ -97,9 +114,23 @@ pub use memory::{
     RemoteBuffer, RemoteValue, Revocation, Segment, SharedBuffer, SharedMemory, Source,
 };
 
+#[cfg(feature = "bincode")]
+pub use message::Bincode;
+#[cfg(all(feature = "bincode", feature = "verbs"))]
+pub use message::serve;
+#[cfg(feature = "verbs")]
+pub use message::{ApplicationError, CallOptions, Client, serve_with};
+pub use message::{Codec, CodecError};
+#[cfg(feature = "verbs")]
+pub use stream::Stream;
+
 /// Who owns memory, who may touch it, and how it is taken back.
 #[doc = include_str!("../docs/memory.md")]
 pub mod memory_guide {}
+
+/// All settings, and the environment variables for them.
+#[doc = include_str!("../docs/configuration.md")]
+pub mod configuration_guide {}
 
 /// The README's examples are compiled with the others.
 #[cfg(all(doctest, feature = "verbs"))]

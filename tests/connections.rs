@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use common::resources::Resources;
-use common::{aside, fill, listen, on_device, pair, pattern, still_works, worker};
+use common::{aside, baseline, fill, listen, on_device, pair, pattern, still_works, worker};
 use zcmi::{Access, Buffer, Config, Connection, Connector, ErrorKind, Polling, Worker};
 
 /// Everything here is quick; a wait that is longer is a lost wake-up.
@@ -24,8 +24,8 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 fn messages_of_every_size_arrive_in_order_and_whole() {
     on_device(|address| async move {
         let (client, server) = pair(&worker(), &address).await;
-        assert_eq!(client.max_message_size(), 8192);
-        let lengths = [0, 1, 7, 8, 247, 248, 249, 255, 256, 257, 1000, 4096, 8191, 8192];
+        assert_eq!((client.max_message_size(), client.max_short_message_size()), (1 << 30, 4072));
+        let lengths = [0, 1, 7, 8, 231, 232, 233, 255, 256, 257, 1000, 4071, 4072, 4073, 8192, 100_000];
         let sending = async {
             for (index, length) in lengths.iter().cycle().take(500).enumerate() {
                 client.send(&pattern(1, index as u64, *length)).await.expect("sends");
@@ -61,19 +61,23 @@ fn both_directions_at_once_do_not_block_each_other() {
 }
 
 #[test]
-fn messages_in_hand_hold_the_sender_back_and_come_free_one_by_one() {
+fn messages_that_nobody_receives_hold_their_channel_back_and_no_other() {
     on_device(|address| async move {
-        let (client, server) = pair(&worker(), &address).await;
-        let depth = Config::default().receive_depth;
-        let mut held = Vec::new();
-        for _ in 0..depth {
-            soon(client.send(b"x")).await.expect("sends");
-            held.push(soon(server.recv()).await.expect("receives"));
+        let settings = Config { channel_window: 10_000, ..Config::default() };
+        let (client, server) = pair(&Worker::new(settings).expect("valid settings"), &address).await;
+        let mut sent = 0;
+        while client.send_timeout(&[7; 1000], Duration::from_millis(200)).await.is_ok() {
+            sent += 1;
         }
-        let blocked = tokio::time::timeout(Duration::from_millis(200), client.send(b"one more")).await;
-        assert!(blocked.is_err(), "all credits are used up");
-        // Half of all is when credits return.
-        held.truncate(depth as usize / 2);
+        // 1064 bytes each, and one more as long as half is free.
+        assert_eq!(sent, 9);
+        assert_eq!(client.try_send(&[7; 1000]).expect_err("no room").kind(), ErrorKind::WouldBlock);
+        let other = client.channel(5).expect("a channel");
+        soon(other.send(b"past them")).await.expect("sends");
+        assert_eq!(&*soon(server.channel(5).expect("the same").recv()).await.expect("receives"), b"past them");
+        for _ in 0..sent {
+            assert_eq!(&*soon(server.recv()).await.expect("receives"), [7; 1000]);
+        }
         soon(client.send(b"one more")).await.expect("sends");
         assert_eq!(&*soon(server.recv()).await.expect("receives"), b"one more");
     });
@@ -243,9 +247,9 @@ fn many_connections_share_a_worker_and_leave_nothing_behind() {
         let worker = worker();
         let listener = listen(&worker, &address).await;
         let (uri, connector) = (listener.uri(), Connector::new(&worker));
-        let before = aside(Resources::settled).await;
+        let before = baseline(&worker, &address).await;
         // What the process keeps anyway is there after the first round.
-        let mut baseline = None;
+        let mut first = None;
         for _ in 0..4 {
             let mut pairs = Vec::new();
             for _ in 0..16 {
@@ -258,11 +262,11 @@ fn many_connections_share_a_worker_and_leave_nothing_behind() {
             }
             drop(pairs);
             // Connections end in the background.
-            match baseline {
-                None => baseline = Some(aside(Resources::settled).await),
-                Some(ref baseline) => {
-                    let baseline = baseline.clone();
-                    aside(move || Resources::assert_back_at(&baseline)).await;
+            match first {
+                None => first = Some(aside(Resources::settled).await),
+                Some(ref first) => {
+                    let first = first.clone();
+                    aside(move || Resources::assert_back_at(&first)).await;
                 }
             }
         }
@@ -270,10 +274,36 @@ fn many_connections_share_a_worker_and_leave_nothing_behind() {
     });
 }
 
+/// Receives that were posted for connections that have gone would stay pinned, and be nobody's.
+#[test]
+fn a_worker_without_connections_gives_the_memory_of_its_receives_back() {
+    on_device(|address| async move {
+        let worker = worker();
+        let listener = listen(&worker, &address).await;
+        let (uri, connector) = (listener.uri(), Connector::new(&worker));
+        let regions = || aside(|| Resources::settled().of("mr"));
+        let before = regions().await;
+        for _ in 0..2 {
+            let (client, server) = tokio::join!(connector.connect(&uri), listener.accept());
+            let (client, server) = (client.expect("connects"), server.expect("accepts"));
+            client.send(b"hello").await.expect("sends");
+            assert_eq!(&*soon(server.recv()).await.expect("receives"), b"hello");
+            assert!(regions().await > before);
+            drop((client, server));
+            soon(async {
+                while regions().await > before {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            })
+            .await;
+        }
+    });
+}
+
 #[test]
 fn tasks_on_many_threads_share_a_connection() {
     let Some(address) = common::device_address() else { return };
-    for polling in [Polling::Busy, Polling::Adaptive { spin: Duration::from_micros(20) }] {
+    for polling in [Polling::Busy, Polling::Adaptive { spin: Duration::from_micros(20) }, Polling::Event] {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a runtime");
         runtime.block_on(async {

@@ -8,12 +8,16 @@ mod allocations;
 mod common;
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use allocations::ALLOCATIONS;
 use common::{Peer, device_address, listen, on_device, play, role, say, told};
 use zcmi::{
     Access, Buffer, Config, Connection, Connector, Polling, Pool, RemoteBuffer, Revocation, SharedMemory, Worker,
 };
+
+/// Rounds of mixed operations between two meetings with the peer.
+const MEETING: u32 = 16;
 
 static SHARED: std::sync::OnceLock<SharedMemory> = std::sync::OnceLock::new();
 
@@ -25,7 +29,7 @@ fn polling(name: &str) -> Polling {
     match name {
         "busy" => Polling::Busy,
         // No spinning at all: every wait goes through the event descriptor.
-        _ => Polling::Adaptive { spin: std::time::Duration::ZERO },
+        _ => Polling::Event,
     }
 }
 
@@ -46,7 +50,18 @@ fn peer() {
         let grant = exposed.grant(&connection, 0..1 << 16, Access::ALL).await.expect("grants");
         connection.send(&grant.remote_buffer().to_bytes()).await.expect("sends");
         let mut before = 0;
-        while let Ok(message) = connection.recv().await {
+        loop {
+            let message = tokio::select! {
+                biased;
+                notified = connection.notified() => match notified {
+                    Ok(_) => continue,
+                    Err(_) => break,
+                },
+                message = connection.recv() => match message {
+                    Ok(message) => message,
+                    Err(_) => break,
+                },
+            };
             if message.is_empty() {
                 let now = ALLOCATIONS.get();
                 connection.send(&(now - before).to_le_bytes()).await.expect("sends");
@@ -113,6 +128,28 @@ async fn round(connection: &Connection, handle: &RemoteBuffer, buffers: &mut Vec
                     buffers.push(operation.await.expect("completes"));
                 }
             }
+            "mixed" => {
+                let counter = handle.at::<u64>(0).expect("inside");
+                let [first, second, third] = std::array::from_fn(|_| buffers.pop().expect("a buffer"));
+                let mut batch = connection.batch();
+                let added = batch.fetch_add(&counter, 1);
+                let written = batch.write(first, handle);
+                let read = batch.read(second, handle);
+                let swapped = batch.compare_swap(&counter, 0, 1);
+                let told = batch.fence().write_notify(third, handle, 7);
+                batch.post();
+                for buffer in [written.await, read.await, told.await] {
+                    buffers.push(buffer.expect("completes"));
+                }
+                added.await.expect("adds");
+                swapped.await.expect("compares");
+                // Now and then the peer is waited for, so that it always has room for notifications.
+                static ROUNDS: AtomicU32 = AtomicU32::new(0);
+                if ROUNDS.fetch_add(1, Ordering::Relaxed).is_multiple_of(MEETING) {
+                    connection.send(&[7]).await.expect("sends");
+                    assert_eq!(connection.recv().await.expect("receives").len(), 1);
+                }
+            }
             other => panic!("no operation {other}"),
         }
     }
@@ -129,7 +166,7 @@ fn no_operation_allocates_in_either_process() {
             let peer = Peer::start(mode);
             let (connection, handle) = connect(&peer.hear(), mode).await;
             let mut buffers = buffers();
-            for operation in ["inline", "slot", "write", "read", "atomic", "pool", "shared", "batch"] {
+            for operation in ["inline", "slot", "write", "read", "atomic", "pool", "shared", "batch", "mixed"] {
                 for _ in 0..50 {
                     round(&connection, &handle, &mut buffers, &[operation]).await;
                 }
@@ -208,6 +245,7 @@ fn a_batch_is_one_system_call_and_nothing_else_is_any() {
         ("pool", 1.0),
         ("shared", 1.0),
         ("batch", 1.0),
+        ("mixed", 1.0 + 1.0 / f64::from(MEETING)),
         ("grant", 3.0 + 2.0 / 255.0),
     ] {
         let (few, many) = (100, 2100);

@@ -41,6 +41,31 @@ fn attempt() {
     });
 }
 
+/// Says what the configuration is.
+#[test]
+fn configuration() {
+    if role().as_deref() == Some("configuration") {
+        let said = Config::from_env().map(|config| (config.receive_depth, config.polling));
+        common::say(said.map_or_else(|error| error.to_string(), |config| format!("{config:?}")));
+    }
+}
+
+#[test]
+fn settings_come_from_the_environment() {
+    let said = |variables: &[(&str, &str)]| {
+        let mut command = Command::new(std::env::current_exe().expect("our own path"));
+        command.args(["--exact", "configuration", "--nocapture", "--test-threads=1"]);
+        command.env("ZCMI_TEST_PEER", "configuration").envs(variables.iter().copied());
+        let peer = common::Peer::spawn(command);
+        let said = peer.hear();
+        assert!(peer.finish().success());
+        said
+    };
+    assert_eq!(said(&[("ZCMI_RECEIVE_DEPTH", "7"), ("ZCMI_POLLING", "event")]), "(7, Event)");
+    let refused = said(&[("ZCMI_RECEIVE_DEPTH", "none")]);
+    assert!(refused.contains("ZCMI_RECEIVE_DEPTH is \"none\", must be 1 to 8192"), "{refused}");
+}
+
 /// Runs this binary's `attempt` through `wrapper`, a shell fragment that ends in `exec "$@"`.
 fn attempt_within(wrapper: &str, part: &str) -> (String, String) {
     let mut command = Command::new("unshare");

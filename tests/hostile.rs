@@ -1,8 +1,6 @@
 //! A peer that does not keep to the protocol, made of plain verbs: it loses its connection, with an error that says
 //! why, and nothing else happens. On a real device.
 
-#![allow(unsafe_code, reason = "memory that does not exist needs an unsafe impl; it carries its proof")]
-
 mod common;
 
 use std::time::{Duration, Instant};
@@ -10,25 +8,18 @@ use std::time::{Duration, Instant};
 use common::{listen, on_device, still_works, worker};
 use zcmi::verbs::{
     CompletionQueue, ConnectionEvent, ConnectionEventKind as Kind, ConnectionId, ConnectionParameters, Context,
-    EventChannel, InFlight, Local, OwningQueue, ProtectionDomain, QueuePair, QueuePairCapabilities, QueuePairKey,
-    Remote, Segment, SendFlags, SendOperation, SendRequest, Tuning,
+    EventChannel, Local, OwningQueue, ProtectionDomain, QueuePair, QueuePairCapabilities, QueuePairKey,
+    RegisteredBuffer, Remote, SendFlags, SendOperation, SendRequest, Tuning,
 };
-use zcmi::{Connection, ErrorKind};
+use zcmi::{Config, Connection, Connector, ErrorKind, Worker};
 
-/// The stranger sends inline only, so it needs no memory.
-enum NoMemory {}
-
-// SAFETY: there is no value of this type.
-unsafe impl InFlight for NoMemory {
-    fn segment(&self) -> Segment {
-        match *self {}
-    }
-}
+/// Frames that the stranger can be sent.
+const RECEIVES: u32 = 16;
 
 /// A connection of plain verbs to a zcmi listener.
 struct Stranger {
     id: ConnectionId,
-    queue: OwningQueue<NoMemory>,
+    queue: OwningQueue<RegisteredBuffer>,
     key: QueuePairKey,
 }
 
@@ -41,7 +32,7 @@ impl Stranger {
         wait(&id, Kind::RouteResolved);
         let domain = ProtectionDomain::allocate(&Context::open(&route.device).expect("opens")).expect("a domain");
         let completions = CompletionQueue::create(domain.context(), 300).expect("a queue");
-        let sizes = QueuePairCapabilities { inline: 64, receives: 1, segments: 1, sends: 200 };
+        let sizes = QueuePairCapabilities { inline: 400, receives: RECEIVES, segments: 1, sends: 200 };
         let pair = QueuePair::create(&domain, &completions, sizes).expect("a queue pair");
         pair.initialize(&id).expect("initializes");
         let parameters = ConnectionParameters {
@@ -58,6 +49,11 @@ impl Stranger {
         id.establish().expect("establishes");
         let mut queue = OwningQueue::new(completions);
         let key = queue.add(pair).expect("fits");
+        // For what it is told before it is cut off.
+        for _ in 0..RECEIVES {
+            let buffer = RegisteredBuffer::allocate(&domain, 4096).expect("memory");
+            assert!(queue.post_receive(key, 0, buffer).is_ok());
+        }
         Self { id, queue, key }
     }
 
@@ -83,13 +79,15 @@ fn wait(id: &ConnectionId, kind: Kind) -> ConnectionEvent {
     }
 }
 
-/// Our introduction, as `src/protocol/handshake.rs` has it.
-fn introduction(max_message: u32, credits: u32) -> Vec<u8> {
+/// An introduction, as docs/protocol.md has it.
+fn introduction(longest: u32, credits: u16, frame: u16) -> Vec<u8> {
     let mut bytes = b"zcmi\x01\x01\0\0".to_vec();
     bytes.extend_from_slice(&7u64.to_le_bytes());
-    bytes.extend_from_slice(&max_message.to_le_bytes());
+    bytes.extend_from_slice(&longest.to_le_bytes());
     bytes.extend_from_slice(&credits.to_le_bytes());
-    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&frame.to_le_bytes());
+    bytes.extend_from_slice(&1_000_000u32.to_le_bytes());
+    bytes.extend_from_slice(&[0; 8]);
     bytes
 }
 
@@ -101,11 +99,37 @@ fn frame(kind: u8, credits: u16, length: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A record, as docs/protocol.md has it.
+fn record(kind: u8, flags: u8, channel: u32, argument: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![kind, flags, 0, 0];
+    for word in [channel, argument, payload.len() as u32] {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// A frame of records.
+fn data(records: &[Vec<u8>]) -> Vec<u8> {
+    let payload = records.concat();
+    frame(1, 0, payload.len() as u32, &payload)
+}
+
+/// A handle of a grant of our own, which the stranger never made.
+fn handle(rights: u8, session: u64, length: u64) -> Vec<u8> {
+    let mut bytes = vec![1, rights, 0, 0, 0, 0, 0, 0];
+    bytes.extend_from_slice(&session.to_le_bytes());
+    bytes.extend_from_slice(&[0; 16]);
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes
+}
+
 async fn stranger(address: &str) -> (Stranger, Connection) {
-    let worker = worker();
+    let settings = Config { max_channels: 4, channel_window: 1000, ..Config::default() };
+    let worker = Worker::new(settings).expect("valid settings");
     let listener = listen(&worker, address).await;
     let target = listener.local_address();
-    let stranger = std::thread::spawn(move || Stranger::connect(target, &introduction(8192, 64)));
+    let stranger = std::thread::spawn(move || Stranger::connect(target, &introduction(8192, 64, 4096)));
     let connection = listener.accept().await.expect("accepts");
     (stranger.join().expect("the stranger connects"), connection)
 }
@@ -125,21 +149,38 @@ async fn broken(connection: &Connection) -> zcmi::Error {
 #[test]
 fn frames_that_are_none_break_their_connection_only() {
     on_device(|address| async move {
-        let cases: [(&str, Vec<Vec<u8>>); 14] = [
+        let message = |channel| record(1, 0, channel, 0, b"x");
+        let cases: Vec<(&str, Vec<Vec<u8>>)> = vec![
             ("shorter than its header", vec![vec![1, 0, 0]]),
-            ("unknown kind", vec![frame(9, 0, 0, &[])]),
-            ("unknown flags", vec![vec![1, 1, 0, 0, 0, 0, 0, 0]]),
+            ("a frame of unknown kind", vec![frame(9, 0, 0, &[])]),
+            ("a frame with unknown flags", vec![vec![1, 1, 0, 0, 0, 0, 0, 0]]),
             ("not what arrived", vec![frame(1, 0, 5, b"four")]),
-            ("control frame with a payload", vec![frame(2, 1, 1, b"x")]),
+            ("credit frame with a payload", vec![frame(2, 1, 1, b"x")]),
             ("without credits", vec![frame(2, 0, 0, &[])]),
-            ("more credits", vec![frame(2, 1, 0, &[])]),
+            ("more credits", vec![frame(2, u16::MAX, 0, &[])]),
             ("for no grant", vec![frame(4, 0, 8, &[0; 8])]),
             ("shorter than its head", vec![frame(4, 0, 7, &[0; 7])]),
             ("broken length", vec![frame(4, 0, 12, &[0; 12])]),
             ("beyond the most", vec![frame(4, 0, 16, &[0xff; 16])]),
             ("not asked for", vec![frame(5, 0, 8, &[0; 8])]),
-            ("after the last one", vec![frame(3, 0, 0, &[]), frame(1, 0, 1, b"x")]),
-            ("without a credit", (0..65).map(|_| frame(1, 0, 1, b"x")).collect()),
+            ("a record shorter than its header", vec![frame(1, 0, 3, &[1, 0, 0])]),
+            ("a record of unknown kind", vec![data(&[message(0), record(77, 0, 0, 0, &[])])]),
+            ("a record with unknown flags", vec![data(&[record(4, 1, 0, 1, &[])])]),
+            ("leaves its frame", vec![frame(1, 0, 16, &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])]),
+            ("without a handle", vec![data(&[record(2, 0, 0, 0, b"short")])]),
+            ("a broken handle", vec![data(&[record(2, 0, 0, 0, &[0xee; 40])])]),
+            ("cannot be read here", vec![data(&[record(2, 0, 0, 0, &handle(1, 99, 5000))])]),
+            ("taken that was not offered", vec![data(&[record(3, 0, 0, 0, &[0; 8])])]),
+            ("a broken list", vec![data(&[record(3, 0, 0, 0, &[0; 7])])]),
+            ("unknown channel", vec![data(&[record(4, 0, 5, 1, &[])])]),
+            ("more window", vec![data(&[record(4, 0, 0, 1, &[])])]),
+            ("more messages acknowledged", vec![data(&[record(5, 0, 0, 1, &[])])]),
+            ("more notifications", vec![data(&[record(9, 0, 0, 1, &[])])]),
+            ("ends twice", vec![data(&[record(6, 0, 3, 0, &[]), record(6, 0, 3, 0, &[])])]),
+            ("it has ended", vec![data(&[record(6, 0, 3, 0, &[]), message(3)])]),
+            ("after the last one", vec![data(&[record(6, 1, 0, 0, &[]), message(0)])]),
+            ("more channels", vec![data(&(1..5).map(message).collect::<Vec<_>>())]),
+            ("channel's window", vec![data(&vec![record(1, 0, 0, 0, &[]); 17])]),
         ];
         for (reason, frames) in cases {
             let (mut stranger, connection) = stranger(&address).await;
@@ -170,12 +211,45 @@ fn frames_that_are_none_break_their_connection_only() {
 fn a_peer_that_breaks_the_queue_pair_and_does_not_hang_up_is_noticed() {
     on_device(|address| async move {
         let (mut stranger, connection) = stranger(&address).await;
-        stranger.send(&frame(1, 0, 5, b"hello"));
+        stranger.send(&data(&[record(1, 0, 0, 0, b"hello")]));
         assert_eq!(&*connection.recv().await.expect("receives"), b"hello");
         stranger.post(SendOperation::Write(Remote { address: 0x1000, key: 0x0bad_0bad }), b"evil");
         let error = broken(&connection).await;
         assert_eq!(error.kind(), ErrorKind::ConnectionBroken, "{error}");
         assert!(error.to_string().contains("refused access"), "{error}");
+        still_works(&address).await;
+    });
+}
+
+/// All connections of a worker take from the same receives: one peer that sends more than it has credit for must not cost the
+/// others theirs, though nobody here looks for a while.
+#[test]
+fn a_flood_takes_nobody_elses_messages() {
+    on_device(|address| async move {
+        let (ours, theirs) = (worker(), worker());
+        let listener = listen(&ours, &address).await;
+        let (uri, target) = (listener.uri(), listener.local_address());
+        let connector = Connector::new(&theirs);
+        let (client, server) = tokio::join!(connector.connect(&uri), listener.accept());
+        let (client, server) = (client.expect("connects"), server.expect("accepts"));
+        for _ in 0..3 {
+            let connecting = std::thread::spawn(move || Stranger::connect(target, &introduction(8192, 64, 4096)));
+            let connection = listener.accept().await.expect("accepts");
+            let mut stranger = connecting.join().expect("the stranger connects");
+            // More than both connections have receives.
+            for _ in 0..200 {
+                stranger.send(&data(&[record(1, 0, 0, 0, b"x")]));
+            }
+            for number in 0..20u8 {
+                client.send(&[number]).await.expect("sends");
+            }
+            std::thread::sleep(Duration::from_millis(100));
+            for number in 0..20u8 {
+                let message = tokio::time::timeout(Duration::from_secs(5), server.recv()).await.expect("nothing hangs");
+                assert_eq!(&*message.expect("receives"), &[number]);
+            }
+            assert_eq!(broken(&connection).await.kind(), ErrorKind::Protocol);
+        }
         still_works(&address).await;
     });
 }
@@ -186,11 +260,12 @@ fn absurd_values_in_the_introduction_cost_nothing() {
         let worker = worker();
         let listener = listen(&worker, &address).await;
         let target = listener.local_address();
-        let stranger = std::thread::spawn(move || Stranger::connect(target, &introduction(u32::MAX, u32::MAX)));
+        let stranger =
+            std::thread::spawn(move || Stranger::connect(target, &introduction(u32::MAX, u16::MAX, u16::MAX)));
         let connection = listener.accept().await.expect("accepts");
         let _stranger = stranger.join().expect("the stranger connects");
-        assert_eq!(connection.max_message_size(), 8192, "the smaller of both");
-        connection.send(&[7; 8192]).await.expect("sends");
+        assert_eq!(connection.max_short_message_size(), 4096 - 24, "the smaller of both");
+        connection.send(&[7; 4072]).await.expect("sends");
         still_works(&address).await;
     });
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Peer, device_address, fill, listen, on_device, pattern, play, role, say, told, worker};
+use common::{Peer, device_address, fill, listen, on_device, patient_worker, pattern, play, role, say, told, worker};
 use rustix::process::Signal;
 use zcmi::{Access, Buffer, Connector, RemoteBuffer};
 
@@ -104,7 +104,7 @@ fn two_processes_read_and_write_each_others_memory() {
 fn reads_and_writes_need_nothing_of_the_targets_process() {
     on_device(|_| async {
         let mut peer = Peer::start("exchange");
-        let connection = Connector::new(&worker()).connect(&peer.hear()).await.expect("connects");
+        let connection = Connector::new(&patient_worker()).connect(&peer.hear()).await.expect("connects");
         let handle = RemoteBuffer::from_bytes(&connection.recv().await.expect("receives")).expect("a handle");
         connection.send(&handle.to_bytes()).await.expect("sends");
         assert_eq!(peer.ask("store 3 0"), "stored");

@@ -44,7 +44,7 @@ impl Channel {
     /// Memory that a server gives to one connection.
     const MOST_MEMORY: u64 = 1 << 30;
 
-    /// The worker's settings for it. Registering memory for long messages takes time, which counts as connecting.
+    /// The worker's settings for it.
     pub(crate) fn config(self, polling: Polling, connect_timeout: Duration) -> Config {
         let Self { max_message_size, receive_depth, send_depth } = self;
         Config { max_message_size, receive_depth, send_depth, polling, connect_timeout, ..Config::default() }
@@ -58,7 +58,7 @@ impl Channel {
 
     /// An error if it takes more memory than a server gives.
     pub(crate) fn affordable(self) -> std::result::Result<(), String> {
-        let memory = u64::from(self.max_message_size) * u64::from(self.receive_depth);
+        let memory = u64::from(Config::default().frame_size) * u64::from(self.receive_depth);
         if memory <= Self::MOST_MEMORY {
             return Ok(());
         }

@@ -3,20 +3,84 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Instant;
 
+use crate::clock::Clock;
 use crate::service::Service;
+use crate::transport::Kind;
+use crate::transport::any::AnyAddress;
+#[cfg(all(any(test, feature = "internals"), not(loom)))]
+use crate::transport::sim::SimAddress;
 use crate::{Error, ErrorKind, Result};
 
-/// Reads `rdma://HOST:PORT` and resolves HOST, which is a name or a literal (IPv6 in brackets).
-///
-/// # Errors
-/// [`TimedOut`](ErrorKind::TimedOut) if the name is not resolved by `deadline`, [`AddressInvalid`](ErrorKind::AddressInvalid) with what is wrong, [`Unsupported`](ErrorKind::Unsupported) for a
-/// transport that this version does not have.
-pub(super) async fn resolve(operation: &'static str, text: &str, deadline: Instant) -> Result<SocketAddr> {
-    let host = parse(operation, text)?;
-    if let Ok(address) = host.parse() {
-        return Ok(address);
+/// An address as it was written. Names in it are still to be resolved.
+pub(super) struct Address<'a> {
+    operation: &'static str,
+    text: &'a str,
+    transport: Kind,
+    /// What follows the scheme.
+    rest: &'a str,
+}
+
+impl<'a> Address<'a> {
+    /// Reads `rdma://HOST:PORT`, where HOST is a name or a literal (IPv6 in brackets).
+    ///
+    /// # Errors
+    /// [`AddressInvalid`](ErrorKind::AddressInvalid) with what is wrong, [`Unsupported`](ErrorKind::Unsupported) for a
+    /// transport that this version does not have.
+    pub(super) fn parse(operation: &'static str, text: &'a str) -> Result<Self> {
+        let invalid =
+            |detail: String| Error::new(ErrorKind::AddressInvalid, operation).with_peer(text).with_detail(detail);
+        let unsupported =
+            |detail: String| Error::new(ErrorKind::Unsupported, operation).with_peer(text).with_detail(detail);
+        let Some((scheme, rest)) = text.split_once("://") else { return Err(invalid("no scheme".to_owned())) };
+        match scheme {
+            #[cfg(feature = "verbs")]
+            "rdma" if !has_host_and_port(rest) => Err(invalid("no host and port".to_owned())),
+            #[cfg(feature = "verbs")]
+            "rdma" => Ok(Self { operation, text, transport: Kind::Verbs, rest }),
+            #[cfg(not(feature = "verbs"))]
+            "rdma" => Err(unsupported("this build is without the feature verbs".to_owned())),
+            #[cfg(all(any(test, feature = "internals"), not(loom)))]
+            "sim" => Ok(Self { operation, text, transport: Kind::Sim, rest }),
+            "auto" | "shm" | "tcp" => {
+                Err(unsupported(format!("the {scheme} transport is not in this version; write rdma://HOST:PORT")))
+            }
+            _ => Err(invalid(format!("unknown scheme {scheme}"))),
+        }
     }
-    look_up(operation, text, host.to_owned(), deadline).await
+
+    /// The clock that deadlines of its use are on.
+    pub(super) fn clock(&self) -> Clock {
+        self.transport.clock()
+    }
+
+    /// Resolves the name in it, if there is one.
+    ///
+    /// # Errors
+    /// [`TimedOut`](ErrorKind::TimedOut) if that is not done by `deadline`, [`AddressInvalid`](ErrorKind::AddressInvalid)
+    /// if the name is not known.
+    pub(super) async fn resolve(self, deadline: Instant) -> Result<AnyAddress> {
+        match self.transport {
+            #[cfg(all(any(test, feature = "internals"), not(loom)))]
+            Kind::Sim => {
+                let _ = deadline;
+                Ok(AnyAddress::Sim(SimAddress(self.rest.to_owned())))
+            }
+            #[cfg(feature = "verbs")]
+            Kind::Verbs => self.resolve_host(deadline).await.map(AnyAddress::Verbs),
+        }
+    }
+
+    async fn resolve_host(&self, deadline: Instant) -> Result<SocketAddr> {
+        if let Ok(address) = self.rest.parse() {
+            return Ok(address);
+        }
+        look_up(self.operation, self.text, self.rest.to_owned(), deadline).await
+    }
+}
+
+#[cfg(feature = "verbs")]
+fn has_host_and_port(rest: &str) -> bool {
+    rest.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 /// Asks the system's resolver, which blocks, on a thread of its own; waits for it until `deadline`.
@@ -37,32 +101,15 @@ async fn look_up(operation: &'static str, text: &str, host: String, deadline: In
     }
 }
 
-/// The part HOST:PORT of an address.
-fn parse<'a>(operation: &'static str, text: &'a str) -> Result<&'a str> {
-    let invalid = |detail: String| Error::new(ErrorKind::AddressInvalid, operation).with_peer(text).with_detail(detail);
-    let rest = match text.split_once("://") {
-        Some(("rdma", rest)) => rest,
-        Some((scheme @ ("shm" | "tcp" | "auto"), _)) => {
-            let detail = format!("the {scheme} transport is not in this version; write rdma://HOST:PORT");
-            return Err(Error::new(ErrorKind::Unsupported, operation).with_peer(text).with_detail(detail));
-        }
-        Some((scheme, _)) => return Err(invalid(format!("unknown scheme {scheme}"))),
-        None => return Err(invalid("no scheme".to_owned())),
-    };
-    if rest.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
-        return Err(invalid("no host and port".to_owned()));
-    }
-    Ok(rest)
-}
-
-#[cfg(test)]
+#[cfg(all(test, feature = "verbs"))]
 mod tests {
     use super::*;
     use std::time::Duration;
 
     fn resolve(operation: &'static str, text: &str) -> Result<SocketAddr> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        runtime.block_on(super::resolve(operation, text, Instant::now() + Duration::from_secs(20)))
+        let resolved = Address::parse(operation, text)?.resolve(Instant::now() + Duration::from_secs(20));
+        runtime.block_on(resolved).map(|address| address.socket_address())
     }
 
     #[test]

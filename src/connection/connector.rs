@@ -1,11 +1,11 @@
 //! The connecting side.
 
-use std::time::Instant;
-
+use super::address::Address;
 use super::set_up::{Role, set_up};
-use super::{Active, Connection, Worker, address};
-use crate::Result;
+use super::{Active, Connection, Worker};
+use crate::protocol::REQUEST_PRIVATE;
 use crate::transport::{SetUp, Transport};
+use crate::{Error, ErrorKind, Result};
 
 /// Makes connections to listeners.
 #[derive(Clone, Debug)]
@@ -27,10 +27,25 @@ impl Connector {
     /// [`TimedOut`](crate::ErrorKind::TimedOut) (nothing answers), [`NoDevice`](crate::ErrorKind::NoDevice),
     /// [`NotInstalled`](crate::ErrorKind::NotInstalled), [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
     pub async fn connect(&self, address: &str) -> Result<Connection> {
-        let deadline = Instant::now() + self.worker.config().connect_timeout;
-        let peer = address::resolve("connect", address, deadline).await?;
-        let end = Active::resolve(peer, deadline).await?;
-        let engine = self.worker.engine(end.device()).map_err(|error| error.within("connect").with_peer(peer))?;
-        set_up(engine, end, Role::Connector, deadline).await.map(Connection)
+        self.connect_with(address, &[]).await
+    }
+
+    /// As [`connect`](Self::connect), with up to 20 bytes that the listener's [filter](super::Listener::filter) sees, and then the peer's
+    /// [`Connection::private_data`]. They are not secret, and nothing vouches for them.
+    ///
+    /// # Errors
+    /// As there, and [`TooLong`](ErrorKind::TooLong) for more bytes.
+    pub async fn connect_with(&self, address: &str, private_data: &[u8]) -> Result<Connection> {
+        if private_data.len() > REQUEST_PRIVATE {
+            let detail =
+                format!("{} bytes of private data; a connect request carries {REQUEST_PRIVATE}", private_data.len());
+            return Err(Error::new(ErrorKind::TooLong, "connect").with_detail(detail));
+        }
+        let address = Address::parse("connect", address)?;
+        let deadline = address.clock().now() + self.worker.config().connect_timeout;
+        let peer = address.resolve(deadline).await?;
+        let end = Active::resolve(peer.clone(), deadline).await?;
+        let engine = self.worker.engine(&end.device()).map_err(|error| error.within("connect").with_peer(peer))?;
+        set_up(engine, end, Role::Connector(private_data.to_vec()), deadline).await.map(Connection)
     }
 }

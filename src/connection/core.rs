@@ -2,19 +2,28 @@
 
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Instant;
 
-use super::link::{Arrival, Finish, Link};
+use super::conversation::Conversation;
+use super::fetches::is_fetch;
+use super::link::{Arrived, Finish, Link};
 use super::link_grants::{Answer, GrantToken, parse_request};
 use super::operations::{Completed, Operations};
+use super::receives::Receives;
+use crate::clock::Clock;
 use crate::memory::{Domain, GrantState, Held, Registration, Revocation, Transfer};
-use crate::protocol::GrantId;
+use crate::protocol::{CONTROL_RECEIVES, GrantId};
 use crate::transport::{ChannelKey, Completion, Failure, Queue};
-use crate::{Buffer, Error, ErrorKind, Result};
+use crate::{Buffer, Error, ErrorKind, Pool, Result};
 
-/// Token of messages; operations and requests for windows have tokens of their own, which never are this.
-pub(super) const MESSAGE: u64 = u64::MAX;
-/// Token of a finish frame.
+/// Token of frames; operations and requests for windows have tokens of their own, which never are this.
+pub(super) const FRAME: u64 = u64::MAX;
+/// Token of the frame with the last record.
 pub(super) const FINISH: u64 = u64::MAX - 1;
+/// Token of a probe.
+pub(super) const PROBE: u64 = u64::MAX - 2;
+/// Buffers for frames that are kept for the next ones.
+const MOST_SPARE: usize = 64;
 
 /// Names a link. Unlike a channel key, it is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,13 +35,13 @@ pub(super) struct LinkKey {
 pub(super) struct Core<Q> {
     pub(super) queue: Q,
     pub(super) domain: Arc<dyn Domain>,
+    pub(super) clock: Clock,
     pub(super) links: Vec<Option<(u64, Link)>>,
     /// Links by channel.
     channels: Vec<Option<LinkKey>>,
     next_serial: u64,
     pub(super) operations: Operations,
     completions: Vec<Completion>,
-    pub(super) scratch: Vec<u8>,
     /// Wakers to call when the lock is free.
     pub(super) woken: Vec<Waker>,
     /// Wakers that are registered somewhere below.
@@ -41,8 +50,18 @@ pub(super) struct Core<Q> {
     pub(super) armed: bool,
     /// Links that failed and whose channels are still to be closed.
     pub(super) broken: Vec<LinkKey>,
-    /// Links whose receives came back flushed, in this poll.
+    pub(super) receives: Receives,
+    arrived: Arrived,
+    /// Links of which something came back flushed, in this poll.
     flushed: Vec<LinkKey>,
+    /// Links for which something came in this poll.
+    touched: Vec<LinkKey>,
+    /// Links whose frames wait for those before them.
+    pub(super) corked: Vec<LinkKey>,
+    /// Idle buffers for frames.
+    pub(super) spare: Vec<Buffer>,
+    /// Bytes of a frame's buffer.
+    pub(super) frame_size: usize,
     /// What to drop when the lock is free.
     pub(super) garbage: Vec<Garbage>,
     /// Grants that have ended, to be told so when the lock is free and their regions are dropped.
@@ -51,6 +70,8 @@ pub(super) struct Core<Q> {
     pub(super) to_deregister: Vec<ToDeregister>,
     /// Whether somebody has polled since the service thread last looked.
     pub(super) was_polled: bool,
+    /// When peers were last looked after.
+    pub(super) watched_at: Option<Instant>,
     is_dispatching: bool,
     must_poll_again: bool,
 }
@@ -82,36 +103,44 @@ pub(super) struct ToDeregister {
 /// What must not be dropped under the lock: it can mean to deregister, or run somebody's code.
 pub(super) enum Garbage {
     Answer(#[expect(dead_code, reason = "dropping it is what counts")] Answer),
+    Detached(#[expect(dead_code, reason = "dropping it is what counts")] Box<dyn Send>),
     Memory(#[expect(dead_code, reason = "dropping it is what counts")] Held),
 }
 
 impl<Q: Queue> Core<Q> {
-    pub(super) fn new(queue: Q, domain: Arc<dyn Domain>) -> Self {
+    pub(super) fn new(queue: Q, domain: Arc<dyn Domain>, clock: Clock, frame_size: usize) -> Self {
         Self {
+            receives: Receives::new(queue.receive_room()),
             queue,
             domain,
+            clock,
             links: Vec::new(),
             channels: Vec::new(),
             next_serial: 0,
             operations: Operations::default(),
             completions: Vec::with_capacity(64),
-            scratch: Vec::with_capacity(1024),
             woken: Vec::with_capacity(16),
             waiting: 0,
             armed: false,
             broken: Vec::new(),
+            arrived: Arrived::default(),
             flushed: Vec::new(),
+            touched: Vec::with_capacity(16),
+            corked: Vec::with_capacity(16),
+            spare: Vec::with_capacity(MOST_SPARE),
+            frame_size,
             garbage: Vec::new(),
             ended: Vec::new(),
             to_deregister: Vec::new(),
             was_polled: false,
+            watched_at: None,
             is_dispatching: false,
             must_poll_again: false,
         }
     }
 
-    pub(super) fn insert(&mut self, mut link: Link, channel: ChannelKey) -> LinkKey {
-        link.channel = Some(channel);
+    pub(super) fn insert(&mut self, mut link: Link, channel: ChannelKey, share: u32) -> LinkKey {
+        (link.channel, link.share) = (Some(channel), share);
         let index = self.links.iter().position(Option::is_none).unwrap_or_else(|| {
             self.links.push(None);
             self.links.len() - 1
@@ -147,9 +176,14 @@ impl<Q: Queue> Core<Q> {
     pub(super) fn remove(&mut self, key: LinkKey) -> Option<Link> {
         self.link(key)?;
         // Who waits finds that it is gone.
-        self.wake_receivers(key);
+        self.wake_all_receivers(key);
         self.wake_senders(key);
-        self.links[key.index as usize].take().map(|(_, link)| link)
+        let link = self.links[key.index as usize].take().map(|(_, link)| link)?;
+        self.receives.give_up(link.share);
+        if self.links.iter().all(Option::is_none) {
+            self.garbage.extend(self.spare.drain(..).map(|buffer| Garbage::Memory(Held::Buffer(buffer))));
+        }
+        Some(link)
     }
 
     /// Handles the completions that are there; answers whether there may be more at once.
@@ -164,8 +198,10 @@ impl<Q: Queue> Core<Q> {
         let mut completions = std::mem::take(&mut self.completions);
         let polled = self.queue.poll(&mut completions);
         for completion in completions.drain(..) {
-            if let Some(key) = self.channels.get(completion.channel.0 as usize).copied().flatten() {
-                self.dispatch_to(key, completion);
+            let key = self.channels.get(completion.channel.0 as usize).copied().flatten();
+            match key.filter(|key| self.link(*key).is_some()) {
+                Some(key) => self.dispatch_to(key, completion),
+                None => self.unclaimed(completion),
             }
         }
         self.completions = completions;
@@ -173,6 +209,9 @@ impl<Q: Queue> Core<Q> {
         while let Some(key) = self.flushed.pop() {
             let detail = "the device has ended it, as it does after a refused access";
             self.fail(key, Error::new(ErrorKind::ConnectionBroken, "connection").with_detail(detail));
+        }
+        while let Some(key) = self.touched.pop() {
+            self.pump(key);
         }
         self.is_dispatching = false;
         polled.map(|polled| polled | std::mem::take(&mut self.must_poll_again))
@@ -183,40 +222,57 @@ impl<Q: Queue> Core<Q> {
         let _ = self.progress();
     }
 
-    /// Handles a completion of a link, also of one whose channel is closed.
-    pub(super) fn dispatch_to(&mut self, key: LinkKey, completion: Completion) {
-        let Some(link) = find(&mut self.links, key) else { return };
-        let failure = completion.result.as_ref().err();
-        if completion.is_receive {
-            match (completion.result, completion.memory) {
-                (Ok(bytes), Some(memory)) => {
-                    if let Some(buffer) = memory.into_buffer() {
-                        self.arrive(key, buffer, bytes as usize);
-                    }
+    /// A completion of a link that is gone.
+    fn unclaimed(&mut self, completion: Completion) {
+        match completion.memory {
+            Some(memory) if completion.is_receive => {
+                if let Some(buffer) = memory.into_buffer() {
+                    self.recycle(buffer);
                 }
-                (Err(Failure::Broken(error)), _) => self.fail(key, error),
-                // Of our own doing, unless the link has not ended yet.
-                (Err(Failure::Flushed), _) => {
-                    if link.ending.get().is_none() && !self.flushed.contains(&key) {
-                        self.flushed.push(key);
-                    }
-                }
-                (Ok(_), None) => {}
             }
-            return;
+            // It is lost, and another takes its place.
+            None if completion.is_receive => {
+                if let Err(error) = self.post_missing() {
+                    self.fail_all(&error);
+                }
+            }
+            memory => self.garbage.extend(memory.map(|memory| Garbage::Memory(memory.into_held()))),
         }
-        let request = parse_request(completion.token);
-        if completion.token == MESSAGE || completion.token == FINISH || request.is_some() {
-            if let Some(slot) = completion.memory.and_then(Transfer::into_buffer) {
-                link.reclaim(slot);
-            }
-            if completion.token == FINISH && failure.is_none() {
+    }
+
+    /// Handles a completion of a link, also of one whose channel is closed.
+    pub(super) fn dispatch_to(&mut self, key: LinkKey, mut completion: Completion) {
+        if completion.is_receive {
+            return self.received(key, completion);
+        }
+        let memory = completion.memory.take();
+        let token = completion.token;
+        let Some(link) = find(&mut self.links, key) else {
+            return self.garbage.extend(memory.map(|memory| Garbage::Memory(memory.into_held())));
+        };
+        let failure = completion.result.as_ref().err();
+        if failure.is_none() {
+            link.liveness.answered();
+        }
+        let request = parse_request(token);
+        if matches!(token, FRAME | FINISH) || request.is_some() {
+            link.outstanding = link.outstanding.saturating_sub(1);
+            if token == FINISH && failure.is_none() {
                 link.finish = Finish::Done;
+            }
+            if let Some(buffer) = memory.and_then(Transfer::into_buffer) {
+                self.keep_frame(buffer);
             }
             if let (Some(serial), None) = (request, failure) {
                 self.request_delivered(key, serial);
             }
-        } else if let Some(token) = GrantToken::parse(completion.token) {
+        } else if token == PROBE {
+            if failure.is_none() {
+                link.liveness.probed();
+            }
+        } else if is_fetch(token) {
+            self.fetch_ended(key, token, memory, failure.is_none());
+        } else if let Some(token) = GrantToken::parse(token) {
             self.window_completed(key, token, failure.is_none());
         } else {
             let result = match failure {
@@ -227,75 +283,138 @@ impl<Q: Queue> Core<Q> {
                     None => Error::new(ErrorKind::ConnectionBroken, "operation"),
                 }),
             };
-            let (completed, grant) = self.operations.complete(completion.token, completion.memory, result);
-            match completed {
-                Completed::Waited(waker) => {
-                    self.waiting -= 1;
-                    self.woken.push(waker);
-                }
-                Completed::Unwanted(memory) => self.garbage.push(Garbage::Memory(memory)),
-                Completed::Unwatched => {}
-            }
-            if let (Some(grant), Some(link)) = (grant, find(&mut self.links, key)) {
-                link.grants.held.end(grant);
-                if link.grants.held.is_due() {
-                    self.send_revocations(key);
-                }
-            }
+            self.operation_ended(key, token, memory, result);
         }
         match completion.result {
-            Ok(_) => self.resume(key),
+            Ok(_) => self.touch(key),
             Err(Failure::Broken(error)) => self.fail(key, error),
-            Err(Failure::Flushed) => self.fail(key, Error::new(ErrorKind::ConnectionBroken, "connection")),
+            Err(Failure::Flushed) => self.was_flushed(key),
         }
     }
 
-    /// There is room in the send queue: what waited for it goes on.
-    fn resume(&mut self, key: LinkKey) {
-        if self.link(key).is_some_and(|link| link.credit_due()) {
-            self.send_credits(key);
+    /// Something came back flushed. Unless that is of our own doing, the device has broken the channel; a request that says more
+    /// comes first.
+    fn was_flushed(&mut self, key: LinkKey) {
+        let is_news = self.link(key).is_some_and(|link| link.ending.get().is_none());
+        if is_news && !self.flushed.contains(&key) {
+            self.flushed.push(key);
         }
-        if self.link(key).is_some_and(|link| link.grants.is_waiting()) {
-            self.send_revocations(key);
-            self.resume_closing(key);
-        }
-        self.wake_senders(key);
     }
 
-    fn arrive(&mut self, key: LinkKey, buffer: Buffer, bytes: usize) {
-        let Some(link) = self.link(key) else { return };
-        match link.arrive(buffer, bytes) {
-            Ok(Arrival::Message) => self.wake_receivers(key),
-            Ok(Arrival::Recycle(buffer)) => {
-                self.post_receive(key, buffer);
-                self.wake_receivers(key);
-                // What is staged with a handle that is asked for goes now, while it is good.
-                self.flush();
-                self.send_revocations(key);
+    fn operation_ended(&mut self, key: LinkKey, token: u64, memory: Option<Transfer>, result: Result<()>) {
+        let (completed, ended) = self.operations.complete(token, memory, result);
+        match completed {
+            Completed::Waited(waker) => {
+                self.waiting -= 1;
+                self.woken.push(waker);
             }
-            Ok(Arrival::Agreed(buffer, ids)) => {
-                self.post_receive(key, buffer);
-                self.grants_agreed(key, &ids);
-                self.send_revocations(key);
+            Completed::Unwanted(memory) => self.garbage.push(Garbage::Memory(memory)),
+            Completed::Unwatched => {}
+        }
+        if let (Some(ended), Some(link)) = (ended, find(&mut self.links, key)) {
+            link.fetches.outstanding -= usize::from(ended.is_read);
+            link.fetches.bytes -= ended.bytes;
+            if let Some(grant) = ended.grant {
+                link.grants.held.end(grant);
             }
+        }
+    }
+
+    /// A receive has ended: what came in is handled, and the receive posted again.
+    fn received(&mut self, key: LinkKey, completion: Completion) {
+        let Completion { result, memory, immediate, .. } = completion;
+        let buffer = memory.and_then(Transfer::into_buffer);
+        match result {
+            Ok(bytes) => self.arrive(key, buffer.as_ref(), bytes as usize, immediate),
+            Err(Failure::Broken(error)) => self.fail(key, error),
+            Err(Failure::Flushed) => self.was_flushed(key),
+        }
+        if let Some(buffer) = buffer {
+            self.recycle(buffer);
+        }
+    }
+
+    fn arrive(&mut self, key: LinkKey, buffer: Option<&Buffer>, bytes: usize, immediate: Option<u32>) {
+        let Some(link) = find(&mut self.links, key) else { return };
+        link.liveness.heard();
+        let mut arrived = std::mem::take(&mut self.arrived);
+        let handled = match (immediate, buffer.and_then(|buffer| buffer.get(..bytes))) {
+            (Some(value), _) => link.notified(value),
+            (None, Some(received)) => link.arrive(received, &mut arrived),
+            (None, None) => Err("more bytes than the receive has"),
+        };
+        // Of a frame that is wrong somewhere, what is before that counts.
+        for index in arrived.channels.drain(..) {
+            self.wake_receivers(key, index);
+        }
+        if immediate.is_some() || self.link(key).is_some_and(|link| link.peer_finished()) {
+            self.wake_watchers(key);
+        }
+        for (id, declined) in arrived.taken.drain(..) {
+            self.grant_taken(key, id, declined);
+        }
+        if !arrived.agreed.is_empty() {
+            self.grants_agreed(key, &arrived.agreed);
+            arrived.agreed.clear();
+        }
+        if std::mem::take(&mut arrived.is_asked) {
+            // What is staged with a handle that is asked for goes now, while it is good.
+            self.flush();
+        }
+        self.arrived = arrived;
+        match handled {
+            Ok(()) => self.touch(key),
             Err(reason) => self.fail(key, Error::new(ErrorKind::Protocol, "receive").with_detail(reason)),
         }
-        // Every frame can carry credits.
+    }
+
+    /// Keeps the buffer of a frame that has ended.
+    pub(super) fn keep_frame(&mut self, buffer: Buffer) {
+        if self.spare.len() < MOST_SPARE && buffer.len() == self.frame_size {
+            self.spare.push(buffer);
+        } else {
+            self.garbage.push(Garbage::Memory(Held::Buffer(buffer)));
+        }
+    }
+
+    /// Something has come for a link: what waited for it goes on when the batch in hand is over.
+    pub(super) fn touch(&mut self, key: LinkKey) {
+        if self.touched.last() != Some(&key) {
+            self.touched.push(key);
+        }
+    }
+
+    /// Goes on with what waits for room, credits or completions on a link.
+    pub(super) fn pump(&mut self, key: LinkKey) {
+        let Some(link) = find(&mut self.links, key) else { return };
+        if link.is_open() && link.ending.get().is_none() {
+            if link.is_finish_wanted && link.finish == Finish::Open {
+                self.finish(key);
+            }
+            self.grow(key);
+            self.post_frames(key, false);
+            self.send_credits(key);
+            if self.link(key).is_some_and(|link| link.grants.is_waiting()) {
+                self.send_revocations(key);
+                self.resume_closing(key);
+            }
+        }
         self.wake_senders(key);
     }
 
     /// Ends a connection: everyone who waits on it is told `error`, unless it had ended before. Its channel is
     /// closed soon after, on the service thread.
     pub(super) fn fail(&mut self, key: LinkKey, error: Error) {
-        let Some(link) = self.link(key) else { return };
+        let Some(link) = find(&mut self.links, key) else { return };
         if link.ending.set(error).is_err() {
             return;
         }
         if let Some(channel) = link.channel {
             self.queue.fail(channel);
         }
+        link.conversations.iter_mut().for_each(Conversation::cut_off);
         self.broken.push(key);
-        self.wake_receivers(key);
+        self.wake_all_receivers(key);
         self.wake_senders(key);
     }
 
@@ -315,29 +434,78 @@ impl<Q: Queue> Core<Q> {
         Some(channel)
     }
 
-    /// Takes back the receive of a message that the application is done with.
-    pub(super) fn give_back(&mut self, key: LinkKey, buffer: Buffer) {
-        if self.link(key).is_none_or(|link| link.ending.get().is_some()) {
+    /// Posts a receive again that is free, unless there are enough.
+    fn recycle(&mut self, buffer: Buffer) {
+        if !self.receives.is_short(self.queue.receive_room()) {
             return self.garbage.push(Garbage::Memory(Held::Buffer(buffer)));
         }
-        self.post_receive(key, buffer);
-        if self.link(key).is_some_and(Link::release) {
-            self.send_credits(key);
+        if let Err(error) = self.post_receive(buffer) {
+            // Without it a peer's credit would name a receive that is not there.
+            self.fail_all(&error);
         }
     }
 
-    pub(super) fn post_receive(&mut self, key: LinkKey, buffer: Buffer) {
-        let Some(channel) = self.link(key).and_then(|link| link.channel) else { return };
-        let length = buffer.len();
-        let posted = match Transfer::new(buffer, 0..length, &*self.domain) {
-            Ok(memory) => self.queue.post_receive(channel, MESSAGE, memory).map_err(|refused| refused.error),
-            Err(failed) => Err(Some(failed.error)),
-        };
-        if let Err(error) = posted {
-            // Without its receive the peer's credit would never come back.
-            let error = error.unwrap_or_else(|| Error::new(ErrorKind::ResourceExhausted, "post receive"));
-            self.fail(key, error);
+    /// Posts `count` receives more, for a connection that grants them.
+    ///
+    /// # Errors
+    /// If the queue has no room, or one cannot be had or posted: then none counts.
+    pub(super) fn add_receives(&mut self, count: u32) -> Result<()> {
+        if !self.receives.add(count) {
+            let detail = format!("{count} more receives are needed; the queue has {} left", self.receives.left());
+            return Err(Error::new(ErrorKind::ResourceExhausted, "open channel").with_detail(detail));
         }
+        let added = self.post_missing();
+        if added.is_err() {
+            self.receives.give_up(count);
+        }
+        added
+    }
+
+    fn post_missing(&mut self) -> Result<()> {
+        while self.receives.is_short(self.queue.receive_room()) {
+            let buffer = Pool::with_global(|pool| pool.allocate(self.frame_size))?;
+            self.post_receive(buffer)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the peer more receives, if it makes use of those it has and there are some.
+    fn grow(&mut self, key: LinkKey) {
+        let more = self.link(key).map_or(0, |link| link.growth());
+        if more == 0 {
+            return;
+        }
+        match self.add_receives(more) {
+            Ok(()) => {
+                if let Some(link) = self.link(key) {
+                    link.share += more;
+                    link.credits.grow(more);
+                }
+            }
+            Err(error) => tracing::debug!(%error, "a connection gets no more receives"),
+        }
+    }
+
+    /// Whether credit frames of the peer can come in: it sends some when it has got frames of ours.
+    pub(super) fn hears_credits(&mut self, key: LinkKey) -> Result<()> {
+        if self.link(key).is_none_or(|link| link.hears_credits) {
+            return Ok(());
+        }
+        self.add_receives(CONTROL_RECEIVES)?;
+        if let Some(link) = self.link(key) {
+            link.hears_credits = true;
+            link.share += CONTROL_RECEIVES;
+        }
+        Ok(())
+    }
+
+    fn post_receive(&mut self, buffer: Buffer) -> Result<()> {
+        let length = buffer.len();
+        let memory = Transfer::new(buffer, 0..length, &*self.domain)?;
+        self.queue.post_receive(FRAME, memory).map_err(|refused| {
+            self.garbage.extend(refused.memory.map(|memory| Garbage::Memory(memory.into_held())));
+            refused.error.unwrap_or_else(|| Error::new(ErrorKind::ResourceExhausted, "post receive"))
+        })
     }
 }
 

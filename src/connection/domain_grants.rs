@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Active;
 use super::engine::Engine;
@@ -20,7 +20,8 @@ use crate::{Access, Error, ErrorKind, Grant, Isolation, RemoteBuffer, Result};
 /// The engines of this process, and the names of grants in their domains.
 #[derive(Default)]
 struct Registry {
-    engines: Vec<Weak<Engine<Active>>>,
+    /// With the number of their domains, so that nobody holds an engine that is not its own.
+    engines: Vec<(u64, Weak<Engine<Active>>)>,
     slots: HashMap<u64, GrantSlots>,
 }
 
@@ -29,8 +30,8 @@ static REGISTRY: Mutex<Option<Registry>> = Mutex::new(None);
 /// Makes an engine known: grants to its domain are grants to its connections.
 pub(super) fn add_engine(engine: &Arc<Engine<Active>>) {
     with_registry(|registry| {
-        registry.engines.retain(|known| known.strong_count() > 0);
-        registry.engines.push(Arc::downgrade(engine));
+        registry.engines.retain(|(_, known)| known.strong_count() > 0);
+        registry.engines.push((engine.domain.id(), Arc::downgrade(engine)));
     });
 }
 
@@ -96,7 +97,7 @@ impl GrantControl for OfDomain {
         }
         self.state.ending();
         let ending = Ending { state: Arc::clone(&self.state), region: Arc::new(Mutex::new(lock(&self.region).take())) };
-        let deadline = Instant::now() + patience.unwrap_or(self.patience).min(MOST_PATIENCE);
+        let deadline = self.service.now() + patience.unwrap_or(self.patience).min(MOST_PATIENCE);
         let forced = ending.clone();
         self.service.run_at(deadline, move || forced.end(Revocation::Forced));
         // Dropped when the last peer has answered or gone.
@@ -172,8 +173,9 @@ impl Ending {
 }
 
 fn engines_of(domain: u64) -> Vec<Arc<Engine<Active>>> {
-    let all: Vec<_> = with_registry(|registry| registry.engines.iter().filter_map(Weak::upgrade).collect());
-    all.into_iter().filter(|engine| engine.is_ours() && engine.domain.id() == domain).collect()
+    let of_domain = |(of, engine): &(u64, Weak<Engine<Active>>)| (*of == domain).then(|| engine.upgrade()).flatten();
+    let all: Vec<_> = with_registry(|registry| registry.engines.iter().filter_map(of_domain).collect());
+    all.into_iter().filter(|engine| engine.is_ours()).collect()
 }
 
 fn with_registry<R>(act: impl FnOnce(&mut Registry) -> R) -> R {

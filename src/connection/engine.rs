@@ -2,8 +2,8 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
@@ -11,12 +11,12 @@ use tokio::runtime::{Handle, Id};
 use tokio::task::AbortHandle;
 
 use super::core::{Core, LinkKey, ToDeregister};
-use super::link::Finish;
 use super::link_grants::Phase;
+use super::seats::Seats;
 use crate::config::{Config, Polling};
 use crate::memory::{Domain, Epoch, Place, RegistrationCache, Revocation};
 use crate::service::{Service, WatchId};
-use crate::transport::{Queue, Transport};
+use crate::transport::{Device, Kind, Queue, Transport};
 use crate::{Error, ErrorKind, Result};
 
 /// Polls between two looks at the clock, which may be a system call.
@@ -27,22 +27,46 @@ const BUSY_TURN: Duration = Duration::from_millis(1);
 /// How often the service thread looks after an engine that nobody drives.
 const TICK: Duration = Duration::from_millis(25);
 
+/// How long frames wait for others when nobody waits for anything.
+const CORKED: Duration = Duration::from_micros(200);
+
 /// How often the service thread looks after a connection that ends.
 const LINGER_STEP: Duration = Duration::from_millis(1);
 
 pub(super) struct Engine<T: Transport> {
+    pub(super) transport: Kind,
     pub(super) device: String,
     pub(super) domain: Arc<dyn Domain>,
     pub(super) cache: Arc<RegistrationCache>,
     pub(super) service: Arc<Service>,
     pub(super) config: Config,
+    pub(super) seats: Seats,
     epoch: Epoch,
     core: Mutex<Core<T::Queue>>,
     reactors: Mutex<Reactors>,
-    events: OwnedFd,
+    /// `None` where the queue calls instead.
+    events: Option<OwnedFd>,
     is_looked_after: AtomicBool,
     /// Whether leases and deadlines are to be looked after by who has the lock.
     is_tending_due: AtomicBool,
+    /// Whether the service thread is about to post what waits for other frames.
+    is_uncorking: AtomicBool,
+    uncork: OnceLock<Waker>,
+}
+
+/// Posts what waits for other frames.
+struct Uncork<T: Transport>(Weak<Engine<T>>);
+
+impl<T: Transport> Wake for Uncork<T> {
+    fn wake(self: Arc<Self>) {
+        if let Some(engine) = self.0.upgrade() {
+            engine.is_uncorking.store(false, Ordering::Relaxed);
+            engine.with(|core| {
+                while engine.progress(core) {}
+                core.uncork();
+            });
+        }
+    }
 }
 
 /// Who waits for the event descriptor: a task on each runtime that waits, or the service thread.
@@ -55,22 +79,44 @@ struct Reactors {
 }
 
 impl<T: Transport> Engine<T> {
-    pub(super) fn open(device: &str, config: &Config) -> Result<Arc<Self>> {
+    pub(super) fn open(device: &Device, config: &Config, seats: &Seats) -> Result<Arc<Self>> {
         // The most a device gives is used: a queue cannot grow later everywhere.
         let (domain, queue) = T::open(device, 32_767)?;
-        Ok(Arc::new(Self {
-            device: device.to_owned(),
+        let service = T::service(device)?;
+        let events = queue.event_descriptor()?;
+        let engine = Arc::new(Self {
+            transport: device.transport,
+            device: device.name.clone(),
             cache: RegistrationCache::of_domain(&*domain, config.cache),
             domain: Arc::clone(&domain),
-            service: Service::of_process()?,
+            core: Mutex::new(Core::new(queue, domain, service.clock().clone(), config.frame_size.into())),
+            service,
             config: config.clone(),
+            seats: seats.clone(),
             epoch: Epoch::current(),
-            events: queue.event_descriptor()?,
-            core: Mutex::new(Core::new(queue, domain)),
+            events,
             reactors: Mutex::default(),
             is_looked_after: AtomicBool::new(false),
             is_tending_due: AtomicBool::new(false),
-        }))
+            is_uncorking: AtomicBool::new(false),
+            uncork: OnceLock::new(),
+        });
+        let _ = engine.uncork.set(Waker::from(Arc::new(Uncork(Arc::downgrade(&engine)))));
+        if engine.events.is_none() {
+            let called = Arc::downgrade(&engine);
+            let on_event = move || {
+                if let Some(engine) = called.upgrade() {
+                    engine.on_event();
+                }
+            };
+            engine.lock().queue.call_on_event(Box::new(on_event));
+        }
+        Ok(engine)
+    }
+
+    /// What the time is for all of its connections.
+    pub(super) fn now(&self) -> Instant {
+        self.service.now()
     }
 
     /// Where memory of its connections is registered.
@@ -81,15 +127,15 @@ impl<T: Transport> Engine<T> {
     /// Ends the conversation in the background: says that it is over, waits for all that was sent, disconnects. The
     /// service thread looks after it until `deadline`, then ends it anyway.
     pub(super) fn linger(self: Arc<Self>, key: LinkKey, control: Arc<T::Link>, deadline: Instant) {
-        let finish = self.with(|core| {
+        let is_delivered = self.with(|core| {
             while self.progress(core) {}
-            core.finish(key)
+            core.is_delivered(key)
         });
-        if finish == Finish::Done || Instant::now() >= deadline {
+        if is_delivered || self.now() >= deadline {
             return self.end(key, control);
         }
         let service = Arc::clone(&self.service);
-        service.run_at(Instant::now() + LINGER_STEP, move || self.linger(key, control, deadline));
+        service.run_at(service.now() + LINGER_STEP, move || self.linger(key, control, deadline));
     }
 
     /// Ends a connection now and forgets it.
@@ -145,15 +191,41 @@ impl<T: Transport> Engine<T> {
                 return true;
             }
         };
+        core.uncork();
         if !core.was_polled {
             while self.progress(&mut core) {}
         }
         core.was_polled = false;
-        if let Some(now) = core.is_any_due().then(Instant::now) {
-            core.tend_all(now);
+        core.queue.tend(self.now());
+        if core.links.iter().all(Option::is_none) {
+            // What was taken back is handled before there is a connection that counts on its being posted.
+            while self.progress(&mut core) {}
         }
+        self.tend(&mut core);
         self.settle(core);
         true
+    }
+
+    /// Handles what is there, once; answers whether there was something. If somebody else is at it, there is nothing to do.
+    pub(super) fn round(self: &Arc<Self>) -> bool {
+        let mut core = match self.core.try_lock() {
+            Ok(core) => core,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        core.uncork();
+        let happened = self.progress(&mut core);
+        self.settle(core);
+        happened
+    }
+
+    /// Does what the time asks for.
+    fn tend(&self, core: &mut Core<T::Queue>) {
+        let now = self.now();
+        if core.is_any_due() {
+            core.tend_all(now);
+        }
+        core.watch_all(now);
     }
 
     /// Whether this process made the engine. A forked child must leave it alone: its lock may be held for ever, its
@@ -179,10 +251,13 @@ impl<T: Transport> Engine<T> {
     ) -> Poll<R> {
         let mut core = self.lock();
         let budget = match self.config.polling {
+            // Time stands still meanwhile.
+            _ if self.service.clock().is_virtual() => Duration::ZERO,
             Polling::Busy => BUSY_TURN,
             // Polling here would keep those from running who wait on the same worker.
             Polling::Adaptive { .. } if core.waiting > 0 => Duration::ZERO,
             Polling::Adaptive { spin } => spin,
+            Polling::Event => Duration::ZERO,
         };
         let mut begun = None;
         let mut polls = 0;
@@ -191,11 +266,13 @@ impl<T: Transport> Engine<T> {
                 self.settle(core);
                 return Poll::Ready(result);
             }
+            core.uncork();
             if !self.progress(&mut core) {
                 polls += 1;
                 if polls >= POLLS_PER_LOOK || budget.is_zero() {
                     polls = 0;
-                    if begun.get_or_insert_with(Instant::now).elapsed() >= budget {
+                    let now = self.now();
+                    if now.saturating_duration_since(*begun.get_or_insert(now)) >= budget {
                         break;
                     }
                 }
@@ -265,13 +342,12 @@ impl<T: Transport> Engine<T> {
     fn settle(self: &Arc<Self>, mut core: MutexGuard<'_, Core<T::Queue>>) {
         if self.is_tending_due.load(Ordering::Relaxed) {
             self.is_tending_due.store(false, Ordering::Relaxed);
-            if let Some(now) = core.is_any_due().then(Instant::now) {
-                core.tend_all(now);
-            }
+            self.tend(&mut core);
         }
         for grant in core.to_deregister.drain(..) {
             self.deregister_later(grant);
         }
+        self.uncork_later(&core);
         // Before the lock is free: whoever sees the failure may at once queue the job that forgets the link.
         while let Some(key) = core.broken.pop() {
             self.close_later(key);
@@ -293,6 +369,16 @@ impl<T: Transport> Engine<T> {
         drop(core);
     }
 
+    /// Frames that wait for others go soon, though nobody waits for anything who would post them.
+    fn uncork_later(self: &Arc<Self>, core: &Core<T::Queue>) {
+        if core.corked.is_empty() || core.armed || self.is_uncorking.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Some(waker) = self.uncork.get() {
+            self.service.wake_at(self.now() + CORKED, waker.clone());
+        }
+    }
+
     /// Closes the channel of a failed link on the service thread, where destroying it may block.
     fn close_later(self: &Arc<Self>, key: LinkKey) {
         let engine = Arc::clone(self);
@@ -312,7 +398,9 @@ impl<T: Transport> Engine<T> {
 
     /// The channel is gone, and the windows with it: all grants end.
     fn end_grants(self: &Arc<Self>, key: LinkKey) {
-        let grants = self.with(|core| core.link(key).map(|link| link.grants.drain()).unwrap_or_default());
+        let (grants, detached) = self.with(|core| {
+            core.link(key).map(|link| (link.grants.drain(), std::mem::take(&mut link.detached))).unwrap_or_default()
+        });
         for mut grant in grants {
             if grant.phase == Phase::Deregistering {
                 // Its job tells.
@@ -323,9 +411,12 @@ impl<T: Transport> Engine<T> {
                 Some(region) if grant.window.is_none() => region.end().map_err(|error| error.within("revoke")),
                 _ => Ok(()),
             };
-            let woken = grant.state.end(ended.map(|()| Revocation::ConnectionLost));
+            // A message that was taken is none that was lost.
+            let how = if grant.is_offer && grant.is_agreed { Revocation::Agreed } else { Revocation::ConnectionLost };
+            let woken = grant.state.end(ended.map(|()| how));
             woken.into_iter().for_each(Waker::wake);
         }
+        drop(detached);
         self.with(|core| core.wake_senders(key));
     }
 
@@ -349,8 +440,14 @@ impl<T: Transport> Engine<T> {
 
     /// Has somebody wait for the event descriptor on this runtime.
     fn watch_events(self: &Arc<Self>) {
+        if self.events.is_none() {
+            return;
+        }
         let mut reactors = self.reactors.lock().unwrap_or_else(PoisonError::into_inner);
+        // One whose thread is blocked runs no task.
         let runtime = Handle::try_current().ok();
+        #[cfg(feature = "verbs")]
+        let runtime = runtime.filter(|_| !crate::blocking::is_blocking());
         if let Some(runtime) = runtime.filter(|runtime| !reactors.without_io.contains(&runtime.id())) {
             reactors.tasks.retain(|(_, task)| !task.is_finished());
             if reactors.tasks.iter().any(|(id, _)| *id == runtime.id()) {
@@ -370,10 +467,8 @@ impl<T: Transport> Engine<T> {
 
     fn watch_on_service(self: &Arc<Self>) {
         let mut reactors = self.reactors.lock().unwrap_or_else(PoisonError::into_inner);
-        if reactors.on_service.is_some() {
-            return;
-        }
-        match self.events.try_clone() {
+        let Some(events) = self.events.as_ref().filter(|_| reactors.on_service.is_none()) else { return };
+        match events.try_clone() {
             Ok(events) => {
                 let engine = Arc::downgrade(self);
                 reactors.on_service = Some(self.service.watch(events, move || {
@@ -393,7 +488,7 @@ impl<T: Transport> Engine<T> {
     /// The event descriptor for tokio; `None` on a runtime without I/O.
     #[allow(deprecated, reason = "its unsafe successor asks that the descriptor never changes, which OwnedFd's cannot")]
     fn async_events(&self) -> Option<AsyncFd<OwnedFd>> {
-        let events = self.events.try_clone().ok()?;
+        let events = self.events.as_ref()?.try_clone().ok()?;
         // tokio has no other way to tell that I/O is not enabled than to panic.
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| AsyncFd::new(events))).ok()?.ok()
     }

@@ -1,16 +1,19 @@
 //! Established connections.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::core::LinkKey;
+use super::deadline::within;
 use super::engine::Engine;
-use super::link::{Ending, Finish};
-use super::{Active, Message};
+use super::link::Ending;
+use super::{Active, Channel, Message};
 use crate::transport::{Capabilities, Transport};
-use crate::{Error, ErrorKind, Result};
+use crate::{Destination, Error, ErrorKind, Exposable, Failed, Result};
 
 /// How long `close` waits until all that was sent has arrived.
 const CLOSE: Duration = Duration::from_secs(10);
@@ -20,7 +23,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// A connection to a peer: messages both ways, and access to the memory that the peer has granted.
 ///
 /// It can be cloned and used from many tasks; requests are carried out in the order in which they are
-/// posted. When the last clone is dropped, and every [`Message`] and [`Operation`](crate::Operation) of it, what was sent is still delivered in
+/// posted. When the last clone is dropped, and every [`Channel`] and [`Operation`](crate::Operation) of it, what was sent is still delivered in
 /// the background (for up to 2 s) before the peer is told. A program that is about to end must
 /// [`close`](Self::close), which waits for that: nothing runs in the background after `main`.
 #[derive(Clone)]
@@ -36,58 +39,116 @@ pub(super) struct Inner<T: Transport> {
     /// What handles that the peer has granted to all of its domain are stamped with.
     pub(super) peers_domain: u64,
     pub(super) peer: String,
+    pub(super) private_data: Vec<u8>,
     pub(super) capabilities: Capabilities,
+    pub(super) eager_limit: usize,
+    pub(super) longest: u64,
 }
 
 impl Connection {
-    /// Sends a message. Resolves when `payload` may be reused: it has been copied and posted.
-    ///
-    /// Waits while the peer has no room for another message or the send queue is full. Dropping the future before
-    /// it resolves sends nothing.
+    /// The channel of this number, which is made if there is none. Channel 0 is what the connection's own methods use.
     ///
     /// # Errors
-    /// [`TooLong`](ErrorKind::TooLong) beyond [`max_message_size`](Self::max_message_size), and whatever ended the
-    /// connection. A message that was sent may be lost if the connection breaks.
-    pub async fn send(&self, payload: &[u8]) -> Result<()> {
-        let inner = &self.0;
-        let mut waiting = Waiting::new(inner);
-        let sent = std::future::poll_fn(|context| {
-            inner.engine.drive(context, |core, waker| {
-                let sent = core.send(inner.key, payload);
-                if let (Poll::Pending, Some(waker)) = (&sent, waker) {
-                    core.wait_to_send(inner.key, waiting.with(waker));
-                }
-                sent
-            })
+    /// [`ResourceExhausted`](ErrorKind::ResourceExhausted) beyond [`Config::max_channels`](crate::Config::max_channels), and
+    /// whatever ended the connection.
+    pub fn channel(&self, id: u32) -> Result<Channel> {
+        let made = self.0.engine.with(|core| {
+            let link = core.link(self.0.key).ok_or_else(|| Error::new(ErrorKind::Closed, "open channel"))?;
+            let too_many = |reason| Error::new(ErrorKind::ResourceExhausted, "open channel").with_detail(reason);
+            link.channel_index(id).map_err(too_many)
         });
-        sent.await.map_err(|error| inner.refine(error))
+        let index = made.map_err(|error| self.0.refine(error))?;
+        Ok(Channel::new(self.clone(), index, id))
     }
 
-    /// The next message. Dropping the future loses none.
+    /// Sends a message on channel 0; as [`Channel::send`].
     ///
     /// # Errors
-    /// [`PeerClosed`](ErrorKind::PeerClosed) when the peer has closed and all its messages have been received;
-    /// whatever else ended the connection, likewise after the messages that came before.
+    /// As there.
+    pub async fn send(&self, payload: &[u8]) -> Result<()> {
+        self.0.send(0, &[IoSlice::new(payload)]).await
+    }
+
+    /// Sends one message gathered of `pieces` on channel 0; as [`Channel::send_vectored`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> Result<()> {
+        self.0.send(0, pieces).await
+    }
+
+    /// Sends memory without a copy on channel 0; as [`Channel::send_owned`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send_owned<M: Exposable>(&self, source: M) -> std::result::Result<M, Failed<M>> {
+        self.0.send_owned(0, source).await
+    }
+
+    /// Sends a short message on channel 0 without waiting; as [`Channel::try_send`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_send(&self, payload: &[u8]) -> Result<()> {
+        self.0.try_send(0, &[IoSlice::new(payload)])
+    }
+
+    /// Sends a message on channel 0 within `patience`; as [`Channel::send_timeout`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send_timeout(&self, payload: &[u8], patience: Duration) -> Result<()> {
+        self.0.send_timeout(0, &[IoSlice::new(payload)], patience).await
+    }
+
+    /// Sends a message on channel 0 and waits until the peer's library has it; as [`Channel::send_acknowledged`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send_acknowledged(&self, payload: &[u8]) -> Result<()> {
+        self.0.send_acknowledged(0, &[IoSlice::new(payload)]).await
+    }
+
+    /// The next message of channel 0; as [`Channel::recv`].
+    ///
+    /// # Errors
+    /// As there.
     pub async fn recv(&self) -> Result<Message> {
-        let inner = &self.0;
-        let mut waiting = Waiting::new(inner);
-        let received = std::future::poll_fn(|context| {
-            inner.engine.drive(context, |core, waker| {
-                let Some(link) = core.link(inner.key) else {
-                    return Poll::Ready(Err(Error::new(ErrorKind::Closed, "receive")));
-                };
-                match (link.receive(), waker) {
-                    (Some(received), _) => Poll::Ready(received),
-                    (None, Some(waker)) => {
-                        core.wait_to_receive(inner.key, waiting.with(waker));
-                        Poll::Pending
-                    }
-                    (None, None) => Poll::Pending,
-                }
-            })
-        });
-        let (buffer, length) = received.await.map_err(|error| inner.refine(error))?;
-        Ok(Message::new(Arc::clone(inner), buffer, length))
+        self.0.receive(0).await
+    }
+
+    /// The next message of channel 0 within `patience`; as [`Channel::recv_timeout`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn recv_timeout(&self, patience: Duration) -> Result<Message> {
+        self.0.receive_timeout(0, patience).await
+    }
+
+    /// The next message of channel 0, if it is here; as [`Channel::try_recv`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_recv(&self) -> Result<Option<Message>> {
+        self.0.try_receive(0)
+    }
+
+    /// Receives the next message of channel 0 into `destination`; as [`Channel::recv_into`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn recv_into<D: Destination>(&self, destination: D) -> std::result::Result<(D, usize), Failed<D>> {
+        self.0.receive_into(0, destination).await
+    }
+
+    /// Says that nothing more will be sent on any channel: the peer receives [`PeerClosed`](ErrorKind::PeerClosed) after the last
+    /// message of each. Receiving goes on. Resolves when the peer's device has all of it and the peer has taken what was
+    /// offered to it; waits 10 s for that.
+    ///
+    /// # Errors
+    /// Whatever broke the connection, and [`TimedOut`](ErrorKind::TimedOut).
+    pub async fn finish(&self) -> Result<()> {
+        self.0.finish("finish").await
     }
 
     /// Closes the connection for all clones, after all that was sent has reached the peer's device; waits 10 s for that.
@@ -96,45 +157,35 @@ impl Connection {
     /// Whatever broke the connection before, and [`TimedOut`](ErrorKind::TimedOut): what was sent may then be lost. That the
     /// peer has closed first is no error: what it has not received then, it did not want.
     pub async fn close(&self) -> Result<()> {
-        let inner = &self.0;
-        let deadline = Instant::now() + CLOSE;
-        let mut waiting = Waiting::new(inner);
-        let mut timer_is_set = false;
-        std::future::poll_fn(|context| {
-            if !std::mem::replace(&mut timer_is_set, true) {
-                let waker = context.waker().clone();
-                inner.engine.service.run_at(deadline, move || waker.wake());
-            }
-            inner.engine.drive(context, |core, waker| match core.finish(inner.key) {
-                Finish::Done => Poll::Ready(()),
-                Finish::Open | Finish::Sent if Instant::now() >= deadline => Poll::Ready(()),
-                Finish::Open | Finish::Sent => {
-                    if let Some(waker) = waker {
-                        core.wait_to_send(inner.key, waiting.with(waker));
-                    }
-                    Poll::Pending
-                }
-            })
-        })
-        .await;
-        let has_arrived =
-            inner.engine.with(|core| core.link(inner.key).is_some_and(|link| link.finish == Finish::Done));
-        let result = match inner.ending.get() {
-            _ if has_arrived => Ok(()),
-            Some(error) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::PeerClosed) => Ok(()),
-            Some(error) => Err(inner.refine(error.again("close"))),
-            None => {
-                let detail = "the peer's device has not taken all that was sent";
-                Err(inner.refine(Error::new(ErrorKind::TimedOut, "close").with_detail(detail)))
-            }
-        };
-        inner.engine.with(|core| core.fail(inner.key, Error::new(ErrorKind::Closed, "connection")));
-        result
+        let finished = self.0.finish("close").await;
+        self.0.engine.with(|core| core.fail(self.0.key, Error::new(ErrorKind::Closed, "connection")));
+        match finished {
+            Err(error) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::PeerClosed) => Ok(()),
+            finished => finished,
+        }
+    }
+
+    /// Ends the connection for all clones at once. What was sent may be lost, and the peer sees a broken connection.
+    pub fn abort(&self) {
+        self.0.engine.with(|core| {
+            let detail = "it was aborted";
+            core.fail(self.0.key, Error::new(ErrorKind::Closed, "connection").with_detail(detail));
+        });
     }
 
     /// Longest message, in bytes, that can be sent.
     pub fn max_message_size(&self) -> usize {
-        self.0.engine.with(|core| core.link(self.0.key).map_or(0, |link| link.max_message()))
+        usize::try_from(self.0.longest).unwrap_or(usize::MAX)
+    }
+
+    /// Longest message, in bytes, that goes at once. The receiver fetches longer ones.
+    pub fn max_short_message_size(&self) -> usize {
+        self.0.eager_limit
+    }
+
+    /// Why the connection has ended, if it has.
+    pub(crate) fn ending(&self) -> Option<Error> {
+        self.0.ending.get().map(|ending| ending.again("connection"))
     }
 
     /// The peer's address.
@@ -142,15 +193,32 @@ impl Connection {
         &self.0.peer
     }
 
+    /// What the peer said when it connected, to [`Connector::connect_with`](super::Connector::connect_with), or answered, by
+    /// [`Answer::AcceptWith`](super::Answer::AcceptWith); empty if it said nothing. Nothing vouches for it.
+    pub fn private_data(&self) -> &[u8] {
+        &self.0.private_data
+    }
+
     /// The local RDMA device.
     pub fn device(&self) -> &str {
         &self.0.engine.device
     }
 
-    /// The transport: `verbs`.
+    /// The transport's name: `verbs`.
     pub fn transport(&self) -> &'static str {
-        "verbs"
+        self.0.engine.transport.name()
     }
+}
+
+/// What both ends know of each other when they have connected.
+pub(super) struct Facts {
+    pub(super) session: u64,
+    pub(super) peers_domain: u64,
+    pub(super) peer: String,
+    pub(super) private_data: Vec<u8>,
+    pub(super) capabilities: Capabilities,
+    pub(super) eager_limit: usize,
+    pub(super) longest: u64,
 }
 
 /// A future's place among those who wait; given up when the future is dropped.
@@ -182,16 +250,69 @@ impl<T: Transport> Drop for Waiting<'_, T> {
 }
 
 impl<T: Transport> Inner<T> {
+    /// What a connection is from its set-up on.
     pub(super) fn new(
         engine: Arc<Engine<T>>,
         key: LinkKey,
-        ending: Arc<OnceLock<Error>>,
+        ending: Ending,
         control: Arc<T::Link>,
-        (session, peers_domain): (u64, u64),
-        peer: String,
-        capabilities: Capabilities,
+        facts: Facts,
     ) -> Self {
-        Self { engine, key, ending, control: Some(control), session, peers_domain, peer, capabilities }
+        let Facts { session, peers_domain, peer, private_data, capabilities, eager_limit, longest } = facts;
+        let control = Some(control);
+        Self {
+            engine,
+            key,
+            ending,
+            control,
+            session,
+            peers_domain,
+            peer,
+            private_data,
+            capabilities,
+            eager_limit,
+            longest,
+        }
+    }
+
+    /// Sends the last record, and waits until all that was sent has arrived.
+    async fn finish(self: &Arc<Self>, operation: &'static str) -> Result<()> {
+        let mut waiting = Waiting::new(self);
+        let delivered = poll_fn(|context| {
+            self.engine.drive(context, |core, waker| {
+                if core.is_delivered(self.key) {
+                    return Poll::Ready(core.link(self.key).is_some_and(|link| link.is_delivered()));
+                }
+                if let Some(waker) = waker {
+                    core.wait_to_send(self.key, waiting.with(waker));
+                }
+                Poll::Pending
+            })
+        });
+        let delivered = within(&self.engine.service, CLOSE, delivered).await;
+        match (delivered, self.ending.get()) {
+            (Some(true), _) => Ok(()),
+            (_, Some(error)) => Err(self.refine(error.again(operation))),
+            _ => {
+                let detail = "the peer has not taken all that was sent";
+                Err(self.refine(Error::new(ErrorKind::TimedOut, operation).with_detail(detail)))
+            }
+        }
+    }
+
+    /// Says that nothing more will be sent on a channel.
+    pub(super) async fn end_channel(self: &Arc<Self>, channel: usize) -> Result<()> {
+        let mut waiting = Waiting::new(self);
+        let ended = poll_fn(|context| {
+            self.engine.drive(context, |core, waker| {
+                let ended = core.end_channel(self.key, channel);
+                if let (Poll::Pending, Some(waker)) = (&ended, waker) {
+                    core.wait_to_send(self.key, waiting.with(waker));
+                }
+                ended
+            })
+        });
+        ended.await.map_err(|error| self.refine(error.within("finish")))
     }
 
     /// Adds who and where to an error.
@@ -208,7 +329,8 @@ impl<T: Transport> Drop for Inner<T> {
                 return std::mem::forget(control);
             }
             let engine = Arc::clone(&self.engine);
-            engine.linger(self.key, control, Instant::now() + LINGER);
+            let deadline = engine.now() + LINGER;
+            engine.linger(self.key, control, deadline);
         }
     }
 }

@@ -4,12 +4,12 @@ use std::future::poll_fn;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::core::LinkKey;
 use super::domain_grants;
 use super::engine::Engine;
-use super::established::Waiting;
+use super::established::{Inner, Waiting};
 use super::grants::NewGrant;
 use super::{Active, Connection};
 use crate::memory::{
@@ -81,32 +81,9 @@ async fn grant(
 ) -> Result<Grant> {
     let inner = &connection.0;
     let refine = |error: Error| inner.refine(error.within("grant"));
-    check(exposure, &range, access).map_err(refine)?;
-    let length = range.len() as u64;
-    let (region, address, by_window) = region(exposure, inner.engine.place(), range, access).map_err(refine)?;
-    let patience = inner.engine.config.revoke_timeout;
-    // One that ends after all time has no end.
-    let lease = lease.and_then(|lease| Instant::now().checked_add(lease));
-    let new = NewGrant { region, by_window, access, lease, patience };
+    let grant = begin(inner, exposure, range, access, For::Application { lease }).await.map_err(refine)?;
+    let state = grant.record().state;
     let mut waiting = Waiting::new(inner);
-    let opened = poll_fn(|context| {
-        inner.engine.drive(context, |core, waker| {
-            let opened = core.open_grant(inner.key, &new);
-            if let (Poll::Pending, Some(waker)) = (&opened, waker) {
-                core.wait_to_send(inner.key, waiting.with(waker));
-            }
-            opened
-        })
-    });
-    let (id, remote_key, state) = opened.await.map_err(refine)?;
-    let control =
-        Arc::new(OfConnection { engine: Arc::downgrade(&inner.engine), epoch: Epoch::current(), link: inner.key, id });
-    let record = GrantRecord { state: Arc::clone(&state), control };
-    exposure.add(&record);
-    let handle = RemoteBuffer::new(address, length, remote_key, access, inner.session, id);
-    let isolation = if by_window { Isolation::Connection } else { Isolation::Domain };
-    // From here on dropping it takes the grant back.
-    let grant = Grant::new(record, handle, isolation);
     let is_there = poll_fn(|context| {
         inner.engine.drive(context, |core, waker| {
             if !state.is_opening() {
@@ -127,17 +104,73 @@ async fn grant(
     }
 }
 
+/// What a grant is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum For {
+    Application {
+        lease: Option<Duration>,
+    },
+    /// A long message: the peer lets go of it by itself.
+    Message,
+}
+
+/// Begins to make a grant; what is sent from here on comes to the peer when its key is there. Dropping the future, or the grant,
+/// takes it back.
+pub(super) async fn begin<T: Transport>(
+    inner: &Arc<Inner<T>>,
+    exposure: &Exposure,
+    range: Range<usize>,
+    access: Access,
+    what_for: For,
+) -> Result<Grant> {
+    check(exposure, &range, access)?;
+    let length = range.len() as u64;
+    let (region, address, by_window) = region(exposure, inner.engine.place(), range, access, what_for)?;
+    let patience = inner.engine.config.revoke_timeout;
+    let (lease, is_offer) = match what_for {
+        // One that ends after all time has no end.
+        For::Application { lease } => (lease.and_then(|lease| inner.engine.now().checked_add(lease)), false),
+        For::Message => (None, true),
+    };
+    let new = NewGrant { region, by_window, access, lease, patience, is_offer };
+    let mut waiting = Waiting::new(inner);
+    let opened = poll_fn(|context| {
+        inner.engine.drive(context, |core, waker| {
+            let opened = core.open_grant(inner.key, &new);
+            if let (Poll::Pending, Some(waker)) = (&opened, waker) {
+                core.wait_to_send(inner.key, waiting.with(waker));
+            }
+            opened
+        })
+    });
+    let (id, remote_key, state) = opened.await?;
+    let control =
+        Arc::new(OfConnection { engine: Arc::downgrade(&inner.engine), epoch: Epoch::current(), link: inner.key, id });
+    let record = GrantRecord { state, control };
+    exposure.add(&record);
+    let handle = RemoteBuffer::new(address, length, remote_key, access, inner.session, id);
+    let isolation = if by_window { Isolation::Connection } else { Isolation::Domain };
+    Ok(Grant::new(record, handle, isolation))
+}
+
 /// A region for the grant, the address of its first byte, and whether the grant is to be a window of it.
 fn region(
     exposure: &Exposure,
     place: Place<'_>,
     range: Range<usize>,
     access: Access,
+    what_for: For,
 ) -> Result<(Arc<dyn Registration>, u64, bool)> {
     let memory = exposure.memory();
+    // The same bytes may be sent again. A region without a window then stays open to who has its key; it was sent to them.
+    let shared = matches!(what_for, For::Message).then(|| memory.shared()).flatten();
     if place.domain.has_windows() && memory.takes_windows() {
         let windows = RegionAccess::Windows { write: access.is_writing() };
-        match place.make_room(|domain| exposure.window_region(domain, range.clone(), windows)) {
+        let made = match &shared {
+            Some(memory) => place.cached(memory, windows),
+            None => place.make_room(|domain| exposure.window_region(domain, range.clone(), windows)),
+        };
+        match made {
             Ok((region, address)) => {
                 check_alignment(address, access)?;
                 return Ok((region, address, true));
@@ -150,7 +183,10 @@ fn region(
         }
     }
     let remote = RegionAccess::Remote { access, on_demand: memory.is_on_demand() };
-    let (region, address) = place.make_room(|domain| exposure.grant_region(domain, range.clone(), remote))?;
+    let (region, address) = match &shared {
+        Some(memory) => place.cached(memory, remote),
+        None => place.make_room(|domain| exposure.grant_region(domain, range.clone(), remote)),
+    }?;
     check_alignment(address, access)?;
     Ok((region, address, false))
 }

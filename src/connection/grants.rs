@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::core::{Core, EndedGrant, Garbage, LinkKey, MESSAGE, ToDeregister};
+use super::core::{Core, EndedGrant, Garbage, LinkKey, ToDeregister};
 use super::link::Link;
 use super::link_grants::{Answer, GrantToken, OwnedGrant, Phase};
 use crate::memory::{GrantState, Registration, Revocation};
@@ -20,6 +20,8 @@ pub(super) struct NewGrant {
     pub(super) access: Access,
     pub(super) lease: Option<Instant>,
     pub(super) patience: Duration,
+    /// Whether it is of a long message.
+    pub(super) is_offer: bool,
 }
 
 impl<Q: Queue> Core<Q> {
@@ -46,6 +48,8 @@ impl<Q: Queue> Core<Q> {
             patience: new.patience,
             is_asked: false,
             is_agreed: false,
+            is_offer: new.is_offer,
+            offered: 0,
         };
         let remote_key = if new.by_window {
             let token = GrantToken::of(id, false).to_token();
@@ -83,12 +87,12 @@ impl<Q: Queue> Core<Q> {
 
     /// Takes a grant back, if nobody has begun to.
     pub(super) fn begin_revoke(&mut self, key: LinkKey, id: GrantId, patience: Option<Duration>) {
+        let now = self.clock.now();
         let Some(link) = self.link(key) else { return };
         let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
         if let Some(patience) = patience {
             grant.patience = patience.min(MOST_PATIENCE);
         }
-        let now = Instant::now();
         match grant.phase {
             Phase::Binding { unwanted: None } => {
                 let until = now + grant.patience.max(LEAST_PATIENCE);
@@ -131,19 +135,10 @@ impl<Q: Queue> Core<Q> {
         self.send_revocations(key);
     }
 
-    /// Sends what is due of both sides of revocation, as far as there is room.
-    pub(super) fn send_revocations(&mut self, key: LinkKey) {
-        while let Some(kind) = self.link(key).and_then(|link| link.next_revocation()) {
-            if !self.send_control(key, kind, MESSAGE) {
-                return;
-            }
-        }
-    }
-
     /// A request has reached the holder's device: its time begins.
     pub(super) fn request_delivered(&mut self, key: LinkKey, serial: u32) {
+        let now = self.clock.now();
         let Some(link) = self.link(key) else { return };
-        let now = Instant::now();
         for id in link.grants.revoking.asked(serial).to_vec() {
             let Some(grant) = link.grants.get(id.slot, id.generation).filter(|_| id.scope == Scope::Connection) else {
                 continue;
@@ -182,7 +177,7 @@ impl<Q: Queue> Core<Q> {
 
     /// The holders of these grants have let go.
     pub(super) fn grants_agreed(&mut self, key: LinkKey, ids: &[GrantId]) {
-        let now = Instant::now();
+        let now = self.clock.now();
         for &id in ids {
             let Some(link) = self.link(key) else { return };
             let Some(grant) = link.grants.get(id.slot, id.generation) else { continue };
@@ -201,6 +196,31 @@ impl<Q: Queue> Core<Q> {
         }
     }
 
+    /// The peer has taken a long message, or does not want it.
+    pub(super) fn grant_taken(&mut self, key: LinkKey, id: GrantId, declined: bool) {
+        let now = self.clock.now();
+        let Some(link) = self.link(key) else { return };
+        let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
+        if declined {
+            grant.state.decline();
+        }
+        grant.is_agreed = true;
+        let until = now + AGREED_PATIENCE;
+        match grant.phase {
+            Phase::Live | Phase::Asking { .. } => {
+                grant.state.ending();
+                grant.phase = Phase::Closing { until };
+                link.grants.due_at(until);
+                self.close_grant(key, id);
+            }
+            Phase::Binding { .. } => {
+                grant.phase = Phase::Binding { unwanted: Some(until) };
+                link.grants.due_at(until);
+            }
+            _ => {}
+        }
+    }
+
     /// A grant's memory can no longer be reached.
     fn grant_ended(&mut self, key: LinkKey, id: GrantId) {
         let Some(link) = self.link(key) else { return };
@@ -212,6 +232,7 @@ impl<Q: Queue> Core<Q> {
             link.grants.forget(id);
         }
         self.ended.push(EndedGrant { region, state, result: Ok(told) });
+        self.forget_detached(key, id);
         self.wake_senders(key);
     }
 
@@ -223,7 +244,29 @@ impl<Q: Queue> Core<Q> {
         if !grant.is_asked {
             link.grants.forget(id);
         }
+        self.forget_detached(key, id);
         self.wake_senders(key);
+    }
+
+    /// Keeps what was sent with a grant whose sender has gone, until it has ended.
+    pub(super) fn detach_offer(&mut self, key: LinkKey, id: GrantId, what: Box<dyn Send>) {
+        let is_live =
+            |link: &mut Link| link.grants.get(id.slot, id.generation).is_some_and(|grant| grant.phase != Phase::Over);
+        if let Some(link) = self.link(key)
+            && is_live(link)
+        {
+            return link.detached.push((id, what));
+        }
+        self.garbage.push(Garbage::Detached(what));
+    }
+
+    /// What was sent with a grant that has ended, and whose sender has gone, is dropped.
+    fn forget_detached(&mut self, key: LinkKey, id: GrantId) {
+        let Some(link) = self.link(key) else { return };
+        if let Some(index) = link.detached.iter().position(|(detached, _)| *detached == id) {
+            let (_, what) = link.detached.swap_remove(index);
+            self.garbage.push(Garbage::Detached(what));
+        }
     }
 
     /// Does what is due by `now` for the grants of a connection.

@@ -28,6 +28,10 @@ pub(super) struct OwnedGrant {
     /// Whether the holder has been asked and has not answered: its slot is not used again before that.
     pub(super) is_asked: bool,
     pub(super) is_agreed: bool,
+    /// Whether it is of a long message, which the peer lets go by itself.
+    pub(super) is_offer: bool,
+    /// Bytes of the long message, once it is offered.
+    pub(super) offered: u64,
 }
 
 impl OwnedGrant {
@@ -117,8 +121,6 @@ pub(super) struct LinkGrants {
     table: Vec<Option<OwnedGrant>>,
     pub(super) revoking: Revoking,
     pub(super) held: Held,
-    /// The request that was built last.
-    pub(super) last_request: Option<u32>,
     /// Grants of the domain that this peer was asked to let go.
     pub(super) of_domain: Vec<(GrantId, Answer)>,
     /// Those whose keys are to be made invalid when there is room for the request.
@@ -151,6 +153,21 @@ impl LinkGrants {
 
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut OwnedGrant> {
         self.table.iter_mut().flatten()
+    }
+
+    /// Whether `id` is of a long message that the peer has not taken.
+    pub(super) fn is_offer(&mut self, id: GrantId) -> bool {
+        self.get(id.slot, id.generation).is_some_and(|grant| grant.is_offer && !grant.is_agreed)
+    }
+
+    /// Long messages whose memory the peer can still reach.
+    pub(super) fn offers(&self) -> usize {
+        self.table.iter().flatten().filter(|grant| grant.is_offer && grant.phase != Phase::Over).count()
+    }
+
+    /// Bytes that the peer may be fetching.
+    pub(super) fn offered(&self) -> u64 {
+        self.table.iter().flatten().filter(|grant| !grant.is_agreed).map(|grant| grant.offered).sum()
     }
 
     /// Whether something waits for room in the send queue.

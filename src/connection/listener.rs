@@ -3,19 +3,20 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
+use super::address::Address;
 use super::established::Inner;
+use super::filter::{Answer, ConnectRequest, Filter};
 use super::set_up::{Role, set_up};
-use super::{Active, Connection, Worker, address};
+use super::{Active, Connection, Worker};
 use crate::protocol::Refusal;
 use crate::transport::{Listen, SetUp, Transport};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Incoming = <Active as Transport>::Incoming;
@@ -23,13 +24,17 @@ type Incoming = <Active as Transport>::Incoming;
 /// Waits for peers. Dropping it frees the address; connections live on.
 pub struct Listener {
     worker: Worker,
-    requests: Arc<<Active as Transport>::Listener>,
+    address: <Active as Transport>::Address,
+    filter: Filter,
     state: Mutex<State>,
+    /// Whether it is to end.
+    closing: watch::Sender<bool>,
 }
 
 /// Peers in set-up; one that is slow or hostile does not hold the others up.
-#[derive(Default)]
 struct State {
+    /// `None` when it has ended.
+    requests: Option<Arc<<Active as Transport>::Listener>>,
     next: Option<Boxed<Result<Incoming>>>,
     handshakes: Vec<Boxed<Result<Arc<Inner<Active>>>>>,
 }
@@ -43,32 +48,87 @@ impl Listener {
     /// [`NoDevice`](crate::ErrorKind::NoDevice) if no RDMA device has the address,
     /// [`NotInstalled`](crate::ErrorKind::NotInstalled), [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
     pub async fn bind(worker: &Worker, address: &str) -> Result<Self> {
-        let deadline = Instant::now() + worker.config().connect_timeout;
-        let bound = address::resolve("listen", address, deadline).await?;
+        let address = Address::parse("listen", address)?;
+        let deadline = address.clock().now() + worker.config().connect_timeout;
+        let bound = address.resolve(deadline).await?;
         let requests = Arc::new(Active::listen(bound, worker.config().backlog)?);
-        Ok(Self { worker: worker.clone(), requests, state: Mutex::default() })
+        let address = requests.local_address();
+        let state = State { requests: Some(requests), next: None, handshakes: Vec::new() };
+        let (closing, _) = watch::channel(false);
+        Ok(Self { worker: worker.clone(), address, filter: Filter::default(), state: Mutex::new(state), closing })
+    }
+
+    /// Has `decide` decide about each peer before anything is spent on it. It is called by who accepts, so it must not block.
+    ///
+    /// ```no_run
+    /// # async fn example(worker: &zcmi::Worker) -> zcmi::Result<()> {
+    /// use zcmi::{Answer, Listener};
+    ///
+    /// let listener = Listener::bind(worker, "rdma://192.0.2.1:7471").await?.filter(|request| match request.private_data() {
+    ///     b"version 2" => Answer::Accept,
+    ///     _ => Answer::Refuse("this server speaks version 2".to_owned()),
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn filter(mut self, decide: impl Fn(&ConnectRequest<'_>) -> Answer + Send + Sync + 'static) -> Self {
+        self.filter = Filter::new(decide);
+        self
     }
 
     /// The address it listens at, with the port that was chosen.
     pub fn local_address(&self) -> SocketAddr {
-        self.requests.local_address()
+        self.address.socket_address()
     }
 
     /// The address as a URI, for [`Connector::connect`](super::Connector::connect). If the listener is bound to all
     /// addresses, a peer needs one of them in its place.
     pub fn uri(&self) -> String {
-        format!("rdma://{}", self.local_address())
+        self.address.uri()
     }
 
     /// The next connection. A peer that fails to connect is logged and passed over; each has
     /// [`Config::connect_timeout`](crate::Config::connect_timeout). Dropping the future loses no peer.
     ///
     /// # Errors
-    /// If nothing can be accepted any more, for instance because the device is gone.
+    /// If nothing can be accepted any more, for instance because the device is gone; [`Closed`](ErrorKind::Closed) after
+    /// [`shutdown`](Self::shutdown).
     pub async fn accept(&self) -> Result<Connection> {
-        // One accepts at a time; the others queue here.
+        let mut closing = self.closing.subscribe();
+        let mut closing = pin!(closing.wait_for(|is_closing| *is_closing));
+        let mut accepting = pin!(async {
+            // One accepts at a time; the others queue here.
+            let mut state = self.state.lock().await;
+            poll_fn(|context| self.poll_accept(&mut state, context)).await
+        });
+        poll_fn(|context| {
+            if closing.as_mut().poll(context).is_ready() {
+                let error = Error::new(ErrorKind::Closed, "accept").with_detail("the listener was shut down");
+                return Poll::Ready(Err(error));
+            }
+            accepting.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// Ends it: the address is free, peers that ask are refused, and who waits in [`accept`](Self::accept) is told. Those in
+    /// set-up have what is left of their [`Config::connect_timeout`](crate::Config::connect_timeout); answers those that became
+    /// connections meanwhile. To shut down twice, or to drop the future, does no harm.
+    pub async fn shutdown(&self) -> Vec<Connection> {
+        self.closing.send_replace(true);
         let mut state = self.state.lock().await;
-        poll_fn(|context| self.poll_accept(&mut state, context)).await
+        // The last reference is the listener's: with it go those that nobody has looked at.
+        (state.next, state.requests) = (None, None);
+        let mut connections = Vec::new();
+        poll_fn(|context| {
+            while let Some(connection) = poll_handshakes(&mut state, context) {
+                connections.push(connection);
+            }
+            if state.handshakes.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        connections
     }
 
     fn poll_accept(&self, state: &mut State, context: &mut Context<'_>) -> Poll<Result<Connection>> {
@@ -78,27 +138,13 @@ impl Listener {
                 context.waker().wake_by_ref();
                 break;
             }
-            let requests = Arc::clone(&self.requests);
+            let Some(requests) = state.requests.clone() else { break };
             let next = state.next.get_or_insert_with(|| Box::pin(async move { requests.next().await }));
             let Poll::Ready(request) = next.as_mut().poll(context) else { break };
             state.next = None;
             self.begin(state, request?);
         }
-        let mut connected = None;
-        let mut index = 0;
-        while index < state.handshakes.len() && connected.is_none() {
-            match state.handshakes[index].as_mut().poll(context) {
-                Poll::Pending => index += 1,
-                Poll::Ready(result) => {
-                    drop(state.handshakes.swap_remove(index));
-                    match result {
-                        Ok(inner) => connected = Some(Connection(inner)),
-                        Err(error) => passed_over(&error),
-                    }
-                }
-            }
-        }
-        connected.map_or(Poll::Pending, |connection| Poll::Ready(Ok(connection)))
+        poll_handshakes(state, context).map_or(Poll::Pending, |connection| Poll::Ready(Ok(connection)))
     }
 
     fn begin(&self, state: &mut State, request: Incoming) {
@@ -106,10 +152,10 @@ impl Listener {
             tracing::warn!(peer = request.peer(), "too many peers in set-up; this one is refused");
             return request.refuse(&Refusal::Busy.to_bytes());
         }
-        match self.worker.engine(request.device()) {
+        match self.worker.engine(&request.device()) {
             Ok(engine) => {
-                let deadline = Instant::now() + self.worker.config().connect_timeout;
-                state.handshakes.push(Box::pin(set_up(engine, request, Role::Listener, deadline)));
+                let deadline = engine.now() + self.worker.config().connect_timeout;
+                state.handshakes.push(Box::pin(set_up(engine, request, Role::Listener(self.filter.clone()), deadline)));
             }
             Err(error) => {
                 passed_over(&error.with_peer(request.peer()));
@@ -117,6 +163,24 @@ impl Listener {
             }
         }
     }
+}
+
+/// Goes on with all set-ups, until one has made a connection.
+fn poll_handshakes(state: &mut State, context: &mut Context<'_>) -> Option<Connection> {
+    let mut index = 0;
+    while index < state.handshakes.len() {
+        match state.handshakes[index].as_mut().poll(context) {
+            Poll::Pending => index += 1,
+            Poll::Ready(result) => {
+                drop(state.handshakes.swap_remove(index));
+                match result {
+                    Ok(inner) => return Some(Connection(inner)),
+                    Err(error) => passed_over(&error),
+                }
+            }
+        }
+    }
+    None
 }
 
 fn passed_over(error: &Error) {

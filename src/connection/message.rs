@@ -2,34 +2,55 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
 
-use super::Active;
-use super::established::Inner;
-use crate::Buffer;
-use crate::protocol::HEADER;
+use bytes::Bytes;
 
-/// A message, in the registered memory that it arrived in. It derefs to `[u8]`.
+use super::conversation::Stored;
+use crate::{Buffer, Result};
+
+/// A message that was received. It derefs to `[u8]`.
 ///
-/// Dropping it makes room for another: a peer can have only so many messages waiting here
-/// ([`Config::receive_depth`](crate::Config::receive_depth)), so do not keep them.
-pub struct Message {
-    inner: Arc<Inner<Active>>,
-    // Some until dropped.
-    buffer: Option<Buffer>,
-    length: usize,
-}
+/// It is in a [`Buffer`] of the process' pool: a long one was fetched there without a copy. It is its receiver's, and
+/// can be kept.
+pub struct Message(Stored);
 
 impl Message {
-    pub(super) fn new(inner: Arc<Inner<Active>>, buffer: Buffer, length: usize) -> Self {
-        Self { inner, buffer: Some(buffer), length }
+    pub(super) fn new(stored: Stored) -> Self {
+        Self(stored)
+    }
+
+    /// Its bytes as [`Bytes`], without a copy.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        match self.0 {
+            Stored::Buffer(buffer) => buffer.into_bytes(),
+            Stored::Heap(bytes) => bytes.into(),
+        }
+    }
+
+    /// Its bytes in registered memory, without a copy unless the pool had no room when a short one came.
+    ///
+    /// # Errors
+    /// [`PoolExhausted`](crate::ErrorKind::PoolExhausted), if the pool had no room and still has none.
+    pub fn into_buffer(self) -> Result<Buffer> {
+        match self.0 {
+            Stored::Buffer(buffer) => Ok(buffer),
+            Stored::Heap(bytes) => {
+                let mut buffer = Buffer::allocate(bytes.len())?;
+                buffer.copy_from_slice(&bytes);
+                Ok(buffer)
+            }
+        }
     }
 }
 
 impl Deref for Message {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        self.buffer.as_deref().and_then(|buffer| buffer.get(HEADER..HEADER + self.length)).unwrap_or_default()
+        match &self.0 {
+            Stored::Buffer(buffer) => buffer,
+            Stored::Heap(bytes) => bytes,
+        }
     }
 }
 
@@ -39,16 +60,14 @@ impl AsRef<[u8]> for Message {
     }
 }
 
-impl fmt::Debug for Message {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Message").field("length", &self.length).finish_non_exhaustive()
+impl From<Message> for Bytes {
+    fn from(message: Message) -> Self {
+        message.into_bytes()
     }
 }
 
-impl Drop for Message {
-    fn drop(&mut self) {
-        if let Some(buffer) = self.buffer.take().filter(|_| self.inner.engine.is_ours()) {
-            self.inner.engine.with(|core| core.give_back(self.inner.key, buffer));
-        }
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message").field("length", &self.len()).finish_non_exhaustive()
     }
 }

@@ -2,32 +2,51 @@
 
 mod address;
 mod batch;
+mod channel;
 mod connector;
+mod conversation;
 mod core;
+mod deadline;
 mod domain_grants;
 mod engine;
 mod established;
+mod fetches;
+mod filter;
 mod grant;
 mod grants;
+mod halves;
 mod link;
 mod link_grants;
 mod listener;
+mod liveness;
 mod message;
+mod notifications;
 mod one_sided;
 mod operations;
+mod ordering;
+mod outbox;
 mod pending;
 mod posting;
+mod receives;
+mod receiving;
+mod seats;
+mod sending;
 mod set_up;
+mod taking;
 mod waiting;
 mod worker;
 
 pub use batch::Batch;
+pub use channel::Channel;
 pub use connector::Connector;
 pub use established::Connection;
+pub use filter::{Answer, ConnectRequest};
+pub use halves::{ReceiveHalf, SendHalf};
 pub use listener::Listener;
 pub use message::Message;
 pub use one_sided::{AtomicOperation, Operation};
+pub use ordering::Fenced;
 pub use worker::Worker;
 
-/// The transport of this build. When there are more, the public types choose among them here.
-type Active = crate::transport::verbs::Verbs;
+/// What the public types are made of: whichever transports this build has.
+type Active = crate::transport::any::Any;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::pending::{Kind, Pending};
+use super::pending::{How, Kind, Pending};
 use super::{Batch, Connection};
 use crate::memory::{Held, Payload};
 #[cfg(feature = "internals")]
@@ -25,7 +25,27 @@ impl Connection {
     /// on. [`RemoteAccess`](ErrorKind::RemoteAccess): the peer's device refused, and the connection is lost.
     /// Every error gives the source back.
     pub fn write<S: Source>(&self, source: S, remote: &RemoteBuffer) -> Operation<S> {
-        Operation::new(Pending::start(&self.0, Kind::Write, source, remote, true))
+        Operation::new(Pending::start(&self.0, Kind::Write, source, remote, How::default()))
+    }
+
+    /// As [`write`](Self::write), and when the bytes are placed the owner of the memory is told: its
+    /// [`notified`](Self::notified) answers `value`. Its process has no part in the write, and hears of it when it looks.
+    ///
+    /// Waits while the peer has no receive for it, or 256 are there that its application has not asked for.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: zcmi::Connection, remote: zcmi::RemoteBuffer) -> zcmi::Result<()> {
+    /// let mut slot = zcmi::Buffer::allocate(64)?;
+    /// slot.fill(7);
+    /// connection.write_notify(slot, &remote.slice(3 * 64..4 * 64)?, 3).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_notify<S: Source>(&self, source: S, remote: &RemoteBuffer, value: u32) -> Operation<S> {
+        Operation::new(Pending::start(&self.0, Kind::WriteNotify { value }, source, remote, How::default()))
     }
 
     /// Fills all of `destination` from the start of the peer's memory. Posted by this call already; resolves, with
@@ -34,7 +54,7 @@ impl Connection {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn read<D: Destination>(&self, destination: D, remote: &RemoteBuffer) -> Operation<D> {
-        Operation::new(Pending::start(&self.0, Kind::Read, destination, remote, true))
+        Operation::new(Pending::start(&self.0, Kind::Read, destination, remote, How::default()))
     }
 
     /// Gathers `sources` in order and writes them to the start of the peer's memory, in one request; as
@@ -61,7 +81,7 @@ impl Connection {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn fetch_add(&self, remote: &RemoteValue<u64>, add: u64) -> AtomicOperation {
-        AtomicOperation::start(self, Kind::FetchAdd { add }, remote)
+        AtomicOperation::start(self, Kind::FetchAdd { add }, remote, How::default())
     }
 
     /// Replaces the peer's `u64` by `swap` if it is `compare`, and answers what it was before. Atomic as
@@ -70,7 +90,7 @@ impl Connection {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn compare_swap(&self, remote: &RemoteValue<u64>, compare: u64, swap: u64) -> AtomicOperation {
-        AtomicOperation::start(self, Kind::CompareSwap { compare, swap }, remote)
+        AtomicOperation::start(self, Kind::CompareSwap { compare, swap }, remote, How::default())
     }
 
     /// Reads the peer's value. One that the owner writes meanwhile can be torn, unless it is an aligned word.
@@ -121,8 +141,9 @@ impl Connection {
 
 /// A read or write on its way. It is a future of its memory.
 ///
-/// It was posted, or added to its batch, when it was made. If the queue was full it will be when it is polled, and only
-/// then does dropping it cancel it; otherwise it goes on, and its memory is freed when it completes.
+/// It was posted, or added to its batch, when it was made. If there was no room ([`is_posted`](Self::is_posted)) it will be when it is
+/// polled, behind what was posted meanwhile, and only then does dropping it cancel it; otherwise it goes on, and its memory
+/// is freed when it completes.
 #[must_use = "dropping an operation detaches it: nobody learns how it ends"]
 pub struct Operation<P = Buffer> {
     pending: Pending,
@@ -136,6 +157,12 @@ impl<P> Unpin for Operation<P> {}
 impl<P> Operation<P> {
     pub(super) fn new((pending, refused): (Pending, Option<P>)) -> Self {
         Self { pending, refused }
+    }
+
+    /// Whether it has its place in the order of the connection's operations: posted, or in a batch. If not, there was no room
+    /// for it, or it was refused.
+    pub fn is_posted(&self) -> bool {
+        self.pending.is_posted()
     }
 }
 
@@ -170,9 +197,14 @@ impl<P> fmt::Debug for Operation<P> {
 pub struct AtomicOperation(std::result::Result<Pending, Option<Error>>);
 
 impl AtomicOperation {
-    fn start(connection: &Connection, kind: Kind, remote: &RemoteValue<u64>) -> Self {
-        let start = |buffer: Buffer| Pending::start(&connection.0, kind, buffer, remote.remote_buffer(), true).0;
+    pub(super) fn start(connection: &Connection, kind: Kind, remote: &RemoteValue<u64>, how: How) -> Self {
+        let start = |buffer: Buffer| Pending::start(&connection.0, kind, buffer, remote.remote_buffer(), how).0;
         Self(Buffer::allocate(size_of::<u64>()).map(start).map_err(Some))
+    }
+
+    /// As [`Operation::is_posted`].
+    pub fn is_posted(&self) -> bool {
+        self.0.as_ref().is_ok_and(Pending::is_posted)
     }
 }
 

@@ -25,8 +25,19 @@ pub(super) struct Operations {
 struct Slot {
     generation: u32,
     /// Whose handle it uses.
-    grant: GrantId,
+    grant: Option<GrantId>,
+    /// Whether it counts among the reads that are outstanding.
+    is_read: bool,
+    bytes: u64,
     state: State,
+}
+
+/// What an operation that has ended no longer uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) grant: Option<GrantId>,
+    pub(super) is_read: bool,
+    pub(super) bytes: u64,
 }
 
 enum State {
@@ -58,15 +69,15 @@ impl OperationKey {
 }
 
 impl Operations {
-    /// Makes an entry for an operation that uses a handle of `grant`.
-    pub(super) fn insert(&mut self, grant: GrantId) -> OperationKey {
+    /// Makes an entry for an operation of `bytes` that uses a handle of `grant`.
+    pub(super) fn insert(&mut self, grant: Option<GrantId>, is_read: bool, bytes: u64) -> OperationKey {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, grant, state: State::Free });
+            self.slots.push(Slot { generation: 0, grant, is_read, bytes, state: State::Free });
             self.free.reserve(self.slots.len());
             (self.slots.len() - 1) as u32
         });
         let slot = &mut self.slots[index as usize];
-        (slot.grant, slot.state) = (grant, State::Waited(None));
+        (slot.grant, slot.is_read, slot.bytes, slot.state) = (grant, is_read, bytes, State::Waited(None));
         OperationKey(u64::from(slot.generation) << 32 | u64::from(index))
     }
 
@@ -77,28 +88,28 @@ impl Operations {
         }
     }
 
-    /// The completion of `token` has come; answers the grant that is no longer used by it too.
+    /// The completion of `token` has come; answers what is no longer used by it too.
     pub(super) fn complete(
         &mut self,
         token: u64,
         memory: Option<Transfer>,
         result: Result<()>,
-    ) -> (Completed, Option<GrantId>) {
+    ) -> (Completed, Option<Ended>) {
         let key = OperationKey(token);
         let held = memory.map(Transfer::into_held);
         let unwanted = |held: Option<Held>| held.map_or(Completed::Unwatched, Completed::Unwanted);
         let Some(slot) = self.get(key) else { return (unwanted(held), None) };
-        let grant = Some(slot.grant);
+        let ended = Some(Ended { grant: slot.grant, is_read: slot.is_read, bytes: slot.bytes });
         let waker = match &mut slot.state {
             State::Waited(waker) => waker.take(),
             State::Detached => {
                 self.release(key);
-                return (unwanted(held), grant);
+                return (unwanted(held), ended);
             }
             State::Free | State::Done(_) => return (unwanted(held), None),
         };
         slot.state = State::Done((result, held));
-        (waker.map_or(Completed::Unwatched, Completed::Waited), grant)
+        (waker.map_or(Completed::Unwatched, Completed::Waited), ended)
     }
 
     /// The outcome, once. Remembers `waker` if it is not there yet, and tells `true` if that is a new waiter.
@@ -161,9 +172,9 @@ mod tests {
     #[test]
     fn a_stale_key_names_nothing() {
         let mut operations = Operations::default();
-        let old = operations.insert(GRANT);
+        let old = operations.insert(Some(GRANT), true, 7);
         operations.cancel(old);
-        let new = operations.insert(GRANT);
+        let new = operations.insert(Some(GRANT), true, 7);
         assert_eq!(old.index(), new.index());
         assert_ne!(old, new);
         assert!(matches!(operations.complete(old.token(), None, Ok(())), (Completed::Unwatched, None)));
@@ -174,11 +185,14 @@ mod tests {
     #[test]
     fn a_detached_operation_frees_its_slot_and_its_grant_when_it_completes() {
         let mut operations = Operations::default();
-        let key = operations.insert(GRANT);
+        let key = operations.insert(Some(GRANT), true, 7);
         let (pending, is_new) = operations.poll(key, Some(Waker::noop()));
         assert!(pending.is_pending() && is_new);
         assert!(operations.detach(key).0);
-        assert!(matches!(operations.complete(key.token(), None, Ok(())), (Completed::Unwatched, Some(GRANT))));
+        assert!(matches!(
+            operations.complete(key.token(), None, Ok(())),
+            (Completed::Unwatched, Some(Ended { grant: Some(GRANT), is_read: true, bytes: 7 }))
+        ));
         assert_eq!(operations.free.len(), 1);
         assert!(matches!(operations.complete(key.token(), None, Ok(())), (Completed::Unwatched, None)), "only once");
     }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::Active;
-use super::core::Garbage;
+use super::core::{Core, Garbage, LinkKey};
 use super::established::Inner;
 use super::operations::{OperationKey, Outcome};
+use super::posting::{NotStarted, Wanted};
 use crate::memory::{Held, Payload, Transfer};
-use crate::protocol::GrantId;
+use crate::transport::Queue;
 use crate::{Access, Error, ErrorKind, Failed, RemoteBuffer, transport};
 
 /// What an operation does.
@@ -16,8 +17,10 @@ use crate::{Access, Error, ErrorKind, Failed, RemoteBuffer, transport};
 pub(super) enum Kind {
     CompareSwap { compare: u64, swap: u64 },
     FetchAdd { add: u64 },
+    Probe,
     Read,
     Write,
+    WriteNotify { value: u32 },
 }
 
 impl Kind {
@@ -25,16 +28,18 @@ impl Kind {
         match self {
             Self::CompareSwap { .. } => "compare and swap",
             Self::FetchAdd { .. } => "fetch and add",
+            Self::Probe => "flush",
             Self::Read => "read",
             Self::Write => "write",
+            Self::WriteNotify { .. } => "write and notify",
         }
     }
 
     fn access(self) -> Access {
         match self {
             Self::CompareSwap { .. } | Self::FetchAdd { .. } => Access::ATOMIC,
-            Self::Read => Access::READ,
-            Self::Write => Access::WRITE,
+            Self::Probe | Self::Read => Access::READ,
+            Self::Write | Self::WriteNotify { .. } => Access::WRITE,
         }
     }
 
@@ -42,10 +47,21 @@ impl Kind {
         match self {
             Self::CompareSwap { compare, swap } => transport::Operation::CompareSwap { address, key, compare, swap },
             Self::FetchAdd { add } => transport::Operation::FetchAdd { address, key, add },
+            Self::Probe => transport::Operation::Probe,
             Self::Read => transport::Operation::Read { address, key },
             Self::Write => transport::Operation::Write { address, key },
+            Self::WriteNotify { value } => transport::Operation::WriteNotify { address, key, value },
         }
     }
+}
+
+/// When an operation is begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct How {
+    /// When the reads and atomics before it have ended.
+    pub(super) fence: bool,
+    /// Not before somebody posts what is staged.
+    pub(super) staged: bool,
 }
 
 /// An operation that was posted, or waits for room in the queue. When it is dropped, what was posted goes on.
@@ -57,8 +73,8 @@ pub(super) struct Pending {
 
 enum State {
     Refused(Error, Option<Held>),
-    /// The queue was full.
-    Waiting(Transfer, transport::Operation, GrantId),
+    /// There was no room for it.
+    Waiting(Wanted),
     Posted(OperationKey),
     Over,
 }
@@ -70,45 +86,51 @@ impl Pending {
         kind: Kind,
         payload: P,
         remote: &RemoteBuffer,
-        post_now: bool,
+        how: How,
     ) -> (Self, Option<P>) {
-        let this = |state| Self { inner: Arc::clone(inner), kind, state };
-        let (memory, operation) = match prepare(inner, kind, payload, remote) {
-            Ok(prepared) => prepared,
-            Err(Failed { error, buffer }) => return (this(State::Refused(error, None)), buffer),
-        };
-        let grant = remote.grant();
-        let started = inner.engine.with(|core| {
-            if post_now {
+        match prepare(inner, kind, payload, remote, how.fence) {
+            Ok(wanted) => (Self::post(inner, kind, wanted, how), None),
+            Err(Failed { error, buffer }) => {
+                (Self { inner: Arc::clone(inner), kind, state: State::Refused(error, None) }, buffer)
+            }
+        }
+    }
+
+    /// An operation that does nothing, and ends when all before it have.
+    pub(super) fn probe(inner: &Arc<Inner<Active>>) -> Self {
+        let operation = transport::Operation::Probe;
+        let wanted = Wanted { operation, memory: None, grant: None, fence: false };
+        Self::post(inner, Kind::Probe, wanted, How::default())
+    }
+
+    fn post(inner: &Arc<Inner<Active>>, kind: Kind, wanted: Wanted, how: How) -> Self {
+        let state = inner.engine.with(|core| {
+            if !how.staged {
                 // The owner may have asked for its grant while nobody was looking.
                 core.look();
             }
-            match core.start(inner.key, operation, memory, grant, post_now) {
-                Ok(key) => State::Posted(key),
-                Err((None, Some(memory))) => {
-                    // What is staged is posted, so that there will be room.
-                    core.flush();
-                    State::Waiting(memory, operation, grant)
-                }
-                Err((error, memory)) => refused(error, memory),
+            let state = begin(core, inner.key, wanted, !how.staged);
+            if let State::Waiting(_) = state {
+                // What is staged is posted, so that there will be room.
+                core.flush();
             }
+            state
         });
-        (this(started), None)
+        Self { inner: Arc::clone(inner), kind, state }
+    }
+
+    /// Whether the device has it, or had.
+    pub(super) fn is_posted(&self) -> bool {
+        matches!(self.state, State::Posted(_))
     }
 
     /// How it ended, once.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
         let (inner, state) = (&self.inner, &mut self.state);
         let outcome = inner.engine.drive(context, |core, waker| {
-            if let State::Waiting(..) = state {
-                let State::Waiting(memory, operation, grant) = std::mem::replace(state, State::Over) else {
-                    unreachable!()
-                };
-                *state = match core.start(inner.key, operation, memory, grant, true) {
-                    Ok(key) => State::Posted(key),
-                    Err((None, Some(memory))) => State::Waiting(memory, operation, grant),
-                    Err((error, memory)) => refused(error, memory),
-                };
+            if let State::Waiting(_) = state {
+                let State::Waiting(wanted) = std::mem::replace(state, State::Over) else { unreachable!() };
+                *state = begin(core, inner.key, wanted, true);
             }
             match state {
                 State::Posted(key) => {
@@ -118,7 +140,7 @@ impl Pending {
                     core.waiting += usize::from(is_new);
                     outcome
                 }
-                State::Waiting(..) => {
+                State::Waiting(_) => {
                     if let Some(waker) = waker {
                         core.wait_to_send(inner.key, waker);
                     }
@@ -159,7 +181,8 @@ fn prepare<P: Payload>(
     kind: Kind,
     payload: P,
     remote: &RemoteBuffer,
-) -> Result<(Transfer, transport::Operation), Failed<P>> {
+    fence: bool,
+) -> Result<Wanted, Failed<P>> {
     let (length, limits) = (payload.length(), inner.capabilities);
     let refuse = |error, payload| Err(Failed { error, buffer: Some(payload) });
     if length as u64 > limits.longest {
@@ -176,10 +199,14 @@ fn prepare<P: Payload>(
         let error = Error::new(ErrorKind::TooLong, kind.name()).with_detail(detail);
         return Err(Failed { error, buffer: P::release(memory.into_held()) });
     }
-    Ok((memory, kind.request(address, key)))
+    Ok(Wanted { operation: kind.request(address, key), memory: Some(memory), grant: Some(remote.grant()), fence })
 }
 
-fn refused(error: Option<Error>, memory: Option<Transfer>) -> State {
-    let error = error.unwrap_or_else(|| Error::new(ErrorKind::ResourceExhausted, "post"));
-    State::Refused(error, memory.map(Transfer::into_held))
+/// Begins it, if there is room.
+fn begin<Q: Queue>(core: &mut Core<Q>, key: LinkKey, wanted: Wanted, post_now: bool) -> State {
+    match core.start(key, wanted, post_now) {
+        Ok(key) => State::Posted(key),
+        Err(NotStarted::Later(wanted)) => State::Waiting(wanted),
+        Err(NotStarted::Refused(error, memory)) => State::Refused(error, memory.map(Transfer::into_held)),
+    }
 }

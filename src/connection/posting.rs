@@ -1,131 +1,414 @@
-//! What is posted under the engine's lock: messages, control frames, one-sided operations.
+//! What is posted under the engine's lock: frames, and one-sided operations.
 
+use std::io::IoSlice;
 use std::task::Poll;
 
-use super::core::{Core, FINISH, LinkKey, MESSAGE, find};
-use super::link::{CONTROL_SENDS, Finish, Outgoing};
+use super::core::{Core, FINISH, FRAME, Garbage, LinkKey, find};
+use super::link::{CONTROL_SENDS, Finish};
 use super::link_grants::request_token;
 use super::operations::OperationKey;
-use crate::memory::Transfer;
-use crate::protocol::{FrameKind, GrantId};
+use crate::memory::{Held, Transfer};
+use crate::protocol::{CONTROL_PAYLOAD, FrameKind, GrantId, HEADER, OFFER, RECORD, Record, cost};
 use crate::transport::{ChannelKey, Operation, Queue, Request, Source};
-use crate::{Error, ErrorKind, Result};
+use crate::{Buffer, Error, ErrorKind, Pool, RemoteBuffer, Result};
+
+/// An operation to be posted.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) operation: Operation,
+    /// A probe has none.
+    pub(super) memory: Option<Transfer>,
+    /// Whose handle it uses.
+    pub(super) grant: Option<GrantId>,
+    /// Whether earlier reads and atomics are to end first.
+    pub(super) fence: bool,
+}
+
+/// An operation that was not begun.
+pub(super) enum NotStarted {
+    /// There is no room for it now.
+    Later(Wanted),
+    Refused(Error, Option<Transfer>),
+}
+
+impl Wanted {
+    fn is_read(&self) -> bool {
+        matches!(self.operation, Operation::CompareSwap { .. } | Operation::FetchAdd { .. } | Operation::Read { .. })
+    }
+
+    fn notifies(&self) -> bool {
+        matches!(self.operation, Operation::WriteNotify { .. })
+    }
+
+    fn refused(self, error: Error) -> NotStarted {
+        NotStarted::Refused(error, self.memory)
+    }
+}
 
 impl<Q: Queue> Core<Q> {
-    /// Posts a message if credit, slot and queue allow; else answers pending.
-    pub(super) fn send(&mut self, key: LinkKey, payload: &[u8]) -> Poll<Result<()>> {
-        let Some(link) = find(&mut self.links, key) else {
-            return Poll::Ready(Err(Error::new(ErrorKind::Closed, "send")));
-        };
-        if let Some(error) = link.send_failure("send") {
-            return Poll::Ready(Err(error));
-        }
-        if payload.len() > link.max_message() {
-            let detail = format!("{} bytes; the peer receives up to {}", payload.len(), link.max_message());
-            return Poll::Ready(Err(Error::new(ErrorKind::TooLong, "send").with_detail(detail)));
-        }
-        let Some(channel) = link.channel else { return Poll::Ready(Err(Error::new(ErrorKind::Closed, "send"))) };
-        if self.queue.room(channel) <= CONTROL_SENDS {
+    /// Puts a message of `length` bytes into a frame, if window, credits and queue allow; else answers pending. Answers how
+    /// many messages are to be acknowledged up to this one.
+    pub(super) fn send(
+        &mut self,
+        key: LinkKey,
+        channel: usize,
+        pieces: &[IoSlice<'_>],
+        length: usize,
+        acknowledge: bool,
+    ) -> Poll<Result<u64>> {
+        let Some(id) = self.may_send(key, channel, cost(length))? else { return Poll::Pending };
+        let record = Record::Message { channel: id, acknowledge, payload: &[] };
+        if !self.append(key, record, length, pieces.iter().map(|piece| &**piece))? {
             return Poll::Pending;
         }
-        let outgoing = match link.frame(payload, &*self.domain, &mut self.scratch) {
-            Ok(Some(outgoing)) => outgoing,
-            Ok(None) => return Poll::Pending,
-            Err(error) => return Poll::Ready(Err(error)),
-        };
-        let signaled = link.signal(false);
-        let source = source(outgoing, &self.scratch);
-        let request = Request { token: MESSAGE, operation: Operation::Send, source, signaled };
-        let posted = post(&mut self.queue, channel, request);
-        Poll::Ready(self.settled(key, posted, "send"))
+        self.sent(key, channel, cost(length));
+        let Some(link) = self.link(key) else { return Poll::Ready(Err(Error::new(ErrorKind::Closed, "send"))) };
+        link.wanted += u64::from(acknowledge);
+        let wanted = link.wanted;
+        self.post_frames(key, false);
+        Poll::Ready(Ok(wanted))
     }
 
-    /// What the device did not take is reported by the next poll, which must not wait for an event that never comes.
-    fn settled(&mut self, key: LinkKey, posted: Result<()>, operation: &'static str) -> Result<()> {
-        let Err(error) = posted else { return Ok(()) };
-        let _ = self.progress();
-        let ended = self.link(key).and_then(|link| link.ending.get().map(|ending| ending.again(operation)));
-        Err(ended.unwrap_or(error))
+    /// Offers a long message, which the peer reads through `remote`.
+    pub(super) fn offer(&mut self, key: LinkKey, channel: usize, remote: &RemoteBuffer) -> Poll<Result<()>> {
+        let Some(id) = self.may_send(key, channel, cost(OFFER))? else { return Poll::Pending };
+        let handle = remote.to_bytes();
+        let record = Record::Offer { channel: id, handle: &handle };
+        if !self.append(key, record, OFFER, std::iter::once(&handle[..]))? {
+            return Poll::Pending;
+        }
+        self.sent(key, channel, cost(OFFER));
+        let id = remote.grant();
+        if let Some(grant) = self.link(key).and_then(|link| link.grants.get(id.slot, id.generation)) {
+            grant.offered = remote.len();
+        }
+        self.post_frames(key, false);
+        Poll::Ready(Ok(()))
     }
 
-    /// Posts a control frame; answers whether there was room.
-    pub(super) fn send_control(&mut self, key: LinkKey, kind: FrameKind, token: u64) -> bool {
-        let Some(link) = find(&mut self.links, key) else { return true };
-        let Some(channel) = link.channel else { return true };
-        if self.queue.room(channel) == 0 {
+    /// Says that nothing more will be sent on a channel.
+    pub(super) fn end_channel(&mut self, key: LinkKey, channel: usize) -> Poll<Result<()>> {
+        match self.may_send(key, channel, 0) {
+            Ok(Some(id)) => {
+                let record = Record::End { channel: Some(id) };
+                if !self.append(key, record, 0, std::iter::empty())? {
+                    return Poll::Pending;
+                }
+                if let Some(conversation) = self.link(key).and_then(|link| link.conversations.get_mut(channel)) {
+                    conversation.has_ended = true;
+                }
+                self.post_frames(key, false);
+                Poll::Ready(Ok(()))
+            }
+            Ok(None) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    /// The id of a channel on which a message of this cost may be sent now; none if it has to wait.
+    fn may_send(&mut self, key: LinkKey, channel: usize, cost: u64) -> Result<Option<u32>> {
+        let link = self.link(key).ok_or_else(|| Error::new(ErrorKind::Closed, "send"))?;
+        if let Some(error) = link.send_failure("send") {
+            return Err(error);
+        }
+        let conversation = link.conversations.get(channel).ok_or_else(|| Error::new(ErrorKind::Closed, "send"))?;
+        if conversation.has_ended {
+            let detail = format!("channel {} was finished", conversation.id);
+            return Err(Error::new(ErrorKind::Closed, "send").with_detail(detail));
+        }
+        Ok((cost == 0 || conversation.send.allows(cost)).then_some(conversation.id))
+    }
+
+    fn sent(&mut self, key: LinkKey, channel: usize, cost: u64) {
+        if let Some(conversation) = self.link(key).and_then(|link| link.conversations.get_mut(channel)) {
+            conversation.send.spend(cost);
+        }
+    }
+
+    /// Appends a record to the open frame; answers whether there was room.
+    fn append<'a>(
+        &mut self,
+        key: LinkKey,
+        record: Record<'_>,
+        length: usize,
+        pieces: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<bool> {
+        let fits =
+            |core: &mut Self| core.link(key).is_some_and(|link| link.outbox.fits(RECORD + length, link.frame_length()));
+        if !fits(self) {
+            self.post_frame(key);
+            if !fits(self) {
+                return Ok(false);
+            }
+        }
+        if self.link(key).is_some_and(|link| !link.outbox.is_open()) {
+            let buffer = self.frame_buffer()?;
+            if let Some(link) = self.link(key) {
+                link.outbox.begin(buffer);
+            }
+        }
+        if let Some(link) = self.link(key) {
+            link.outbox.append(record, length, pieces);
+        }
+        Ok(true)
+    }
+
+    /// A buffer for a frame.
+    fn frame_buffer(&mut self) -> Result<Buffer> {
+        if let Some(buffer) = self.spare.pop() {
+            return Ok(buffer);
+        }
+        let mut buffer =
+            Pool::with_global(|pool| pool.allocate(self.frame_size)).map_err(|error| error.within("send"))?;
+        buffer.bind(&*self.domain)?;
+        Ok(buffer)
+    }
+
+    /// Posts what a link has to say, as far as there is room. Frames wait for those before them, unless it `must` be now.
+    pub(super) fn post_frames(&mut self, key: LinkKey, must: bool) {
+        loop {
+            let Some(link) = find(&mut self.links, key) else { return };
+            if link.outbox.is_empty() || link.ending.get().is_some() {
+                return;
+            }
+            if !must && link.is_corked() {
+                if !self.corked.contains(&key) {
+                    self.corked.push(key);
+                }
+                return;
+            }
+            if !self.post_frame(key) {
+                return;
+            }
+        }
+    }
+
+    /// Posts the frames that wait for others: somebody is about to wait.
+    pub(super) fn uncork(&mut self) {
+        while let Some(key) = self.corked.pop() {
+            self.post_frames(key, true);
+        }
+    }
+
+    /// Posts one frame with what there is; answers whether there was room.
+    fn post_frame(&mut self, key: LinkKey) -> bool {
+        let Some(link) = find(&mut self.links, key) else { return false };
+        let Some(channel) = link.channel else { return false };
+        let reserve = if link.outbox.is_open() { CONTROL_SENDS } else { 1 };
+        if !link.credits.available() || self.queue.room(channel) <= reserve {
             return false;
         }
-        let posted = match link.control(kind, &*self.domain, &mut self.scratch) {
-            Ok(None) => return false,
-            Ok(Some(outgoing)) => {
-                // When a request has reached the peer's device, its time begins.
-                let token = match (kind, link.grants.last_request) {
-                    (FrameKind::Revoke, Some(serial)) => request_token(serial),
-                    _ => token,
-                };
-                let signaled = link.signal(token != MESSAGE);
-                let source = source(outgoing, &self.scratch);
-                post(&mut self.queue, channel, Request { token, operation: Operation::Send, source, signaled })
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = self.settled(key, posted, "connection") {
+        if let Err(error) = self.hears_credits(key) {
             self.fail(key, error);
+            return false;
         }
+        if self.link(key).is_some_and(|link| !link.outbox.is_open()) {
+            match self.frame_buffer() {
+                Ok(buffer) => {
+                    if let Some(link) = self.link(key) {
+                        link.outbox.begin(buffer);
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no buffer for control records; they are sent later");
+                    return false;
+                }
+            }
+        }
+        let Some(link) = find(&mut self.links, key) else { return false };
+        link.stuff();
+        let Some(mut open) = link.outbox.close() else { return false };
+        if open.length == HEADER {
+            self.keep_frame(open.buffer);
+            return false;
+        }
+        link.credits.spend();
+        open.buffer[..HEADER].copy_from_slice(&link.header(FrameKind::Data, open.length));
+        let token = if open.is_last { FINISH } else { FRAME };
+        if open.is_last {
+            link.finish = Finish::Sent;
+        }
+        self.post(key, channel, open.buffer, open.length, token);
         true
     }
 
+    /// Posts the frame in the first `length` bytes of `buffer`.
+    fn post(&mut self, key: LinkKey, channel: ChannelKey, buffer: Buffer, length: usize, token: u64) {
+        let Some(link) = find(&mut self.links, key) else { return };
+        let signaled = link.signal_frame(token != FRAME);
+        let request = |source| Request { token, operation: Operation::Send, source, signaled, fence: false };
+        let staged = if length <= link.inline {
+            let staged = self.queue.stage(channel, request(Source::Inline(&buffer[..length])));
+            self.keep_frame(buffer);
+            staged.map_err(|refused| refused.error)
+        } else {
+            match Transfer::new(buffer, 0..length, &*self.domain) {
+                Ok(memory) => self.queue.stage(channel, request(Source::Owned(memory))).map_err(|refused| {
+                    self.garbage.extend(refused.memory.map(|memory| Garbage::Memory(memory.into_held())));
+                    refused.error
+                }),
+                Err(failed) => Err(Some(failed.error)),
+            }
+        };
+        let posted = match staged {
+            Ok(()) => self.queue.flush(),
+            Err(error) => Err(error.unwrap_or_else(|| Error::new(ErrorKind::ResourceExhausted, "post"))),
+        };
+        if let Err(error) = posted {
+            // What the device did not take is reported by the next poll, which may say more.
+            let _ = self.progress();
+            self.fail(key, error);
+        }
+    }
+
+    /// Posts a control frame of `payload`; answers whether there was room.
+    fn post_control(&mut self, key: LinkKey, kind: FrameKind, payload: &[u8], token: u64) -> bool {
+        let Some(link) = find(&mut self.links, key) else { return false };
+        let Some(channel) = link.channel else { return false };
+        let mut buffer = match self.frame_buffer() {
+            Ok(buffer) => buffer,
+            Err(error) => {
+                self.fail(key, error);
+                return false;
+            }
+        };
+        let Some(link) = find(&mut self.links, key) else { return false };
+        let length = HEADER + payload.len();
+        buffer[..HEADER].copy_from_slice(&link.header(kind, length));
+        buffer[HEADER..length].copy_from_slice(payload);
+        self.post(key, channel, buffer, length, token);
+        true
+    }
+
+    /// Gives credits back in a frame of their own, if that is due.
     pub(super) fn send_credits(&mut self, key: LinkKey) {
-        if self.link(key).is_some_and(|link| link.ending.get().is_none() && link.finish == Finish::Open) {
-            self.send_control(key, FrameKind::Credit, MESSAGE);
+        let Some(link) = find(&mut self.links, key) else { return };
+        let has_room = link.channel.is_some_and(|channel| self.queue.room(channel) > 0);
+        if link.credit_due && has_room && link.ending.get().is_none() {
+            self.post_control(key, FrameKind::Credit, &[], FRAME);
+        }
+    }
+
+    /// Sends what is due of both sides of revocation, as far as there is room.
+    pub(super) fn send_revocations(&mut self, key: LinkKey) {
+        while let Some(link) = find(&mut self.links, key)
+            && let Some(kind) = link.next_revocation()
+        {
+            let has_room = link.channel.is_some_and(|channel| self.queue.room(channel) > 1);
+            if !has_room || !link.credits.available() {
+                return;
+            }
+            if let Err(error) = self.hears_credits(key) {
+                return self.fail(key, error);
+            }
+            let Some(link) = find(&mut self.links, key) else { return };
+            let (payload, token) = match kind {
+                FrameKind::Revoke => match link.grants.revoking.request(CONTROL_PAYLOAD) {
+                    // When a request has reached the peer's device, its time begins.
+                    Some((serial, payload)) => (Some(payload), request_token(serial)),
+                    None => (None, FRAME),
+                },
+                _ => (link.grants.held.answer(), FRAME),
+            };
+            let Some(payload) = payload else { return };
+            link.credits.spend();
+            if !self.post_control(key, kind, &payload, token) {
+                return;
+            }
         }
     }
 
     /// Says that nothing more will be sent; answers how far that is.
     pub(super) fn finish(&mut self, key: LinkKey) -> Finish {
         let state = |core: &mut Self| core.link(key).filter(|link| link.ending.get().is_none()).map(|link| link.finish);
-        if state(self) == Some(Finish::Open)
-            && self.send_control(key, FrameKind::Finish, FINISH)
-            && let Some(link) = self.link(key)
-        {
-            link.finish = Finish::Sent;
+        if state(self) == Some(Finish::Open) && self.link(key).is_some_and(|link| link.is_open()) {
+            match self.append(key, Record::End { channel: None }, 0, std::iter::empty()) {
+                Ok(true) => {
+                    if let Some(link) = self.link(key) {
+                        link.finish = Finish::Queued;
+                    }
+                }
+                Ok(false) => {}
+                Err(error) => self.fail(key, error),
+            }
+        }
+        if state(self) == Some(Finish::Queued) {
+            self.post_frames(key, true);
         }
         state(self).unwrap_or(Finish::Done)
     }
 
-    /// Stages or posts a one-sided operation; gives the memory back if there is no room.
+    /// Says that nothing more will be sent, now or as soon as there is room for it.
+    pub(super) fn finish_soon(&mut self, key: LinkKey) {
+        if let Some(link) = self.link(key) {
+            link.is_finish_wanted = true;
+        }
+        self.finish(key);
+        // Who waits for room has nothing to wait for.
+        self.wake_senders(key);
+    }
+
+    /// Whether all that was sent has been taken, or never will be.
+    pub(super) fn is_delivered(&mut self, key: LinkKey) -> bool {
+        self.finish(key);
+        self.link(key).is_none_or(|link| link.ending.get().is_some() || link.is_delivered())
+    }
+
+    /// Stages or posts an operation; gives it back if there is no room.
+    #[expect(clippy::result_large_err, reason = "a box would allocate for each that waits")]
     pub(super) fn start(
         &mut self,
         key: LinkKey,
-        operation: Operation,
-        memory: Transfer,
-        grant: GrantId,
+        wanted: Wanted,
         post_now: bool,
-    ) -> std::result::Result<OperationKey, (Option<Error>, Option<Transfer>)> {
-        let Some(link) = find(&mut self.links, key) else {
-            return Err((Some(Error::new(ErrorKind::Closed, "operation")), Some(memory)));
-        };
+    ) -> std::result::Result<OperationKey, NotStarted> {
+        let closed = || Error::new(ErrorKind::Closed, "operation");
+        let Some(link) = find(&mut self.links, key) else { return Err(wanted.refused(closed())) };
         if let Some(error) = link.send_failure("operation") {
-            return Err((Some(error), Some(memory)));
+            return Err(wanted.refused(error));
         }
-        let Some(channel) = link.channel else {
-            return Err((Some(Error::new(ErrorKind::Closed, "operation")), Some(memory)));
-        };
-        if self.queue.room(channel) <= CONTROL_SENDS {
-            return Err((None, Some(memory)));
+        let Some(channel) = link.channel else { return Err(wanted.refused(closed())) };
+        let (is_read, notifies) = (wanted.is_read(), wanted.notifies());
+        if self.queue.room(channel) <= CONTROL_SENDS
+            || is_read && !link.fetches.has_room()
+            || notifies && !link.may_notify()
+        {
+            return Err(NotStarted::Later(wanted));
         }
-        if !link.grants.held.begin(grant) {
-            return Err((Some(Error::new(ErrorKind::Revoked, "operation")), Some(memory)));
+        if wanted.grant.is_some_and(|grant| !link.grants.held.begin(grant)) {
+            return Err(wanted.refused(Error::new(ErrorKind::Revoked, "operation")));
+        }
+        if notifies {
+            link.spend_notification();
         }
         let signaled = link.signal(true);
-        let started = self.operations.insert(grant);
-        let request = Request { token: started.token(), operation, source: Source::Owned(memory), signaled };
+        link.fetches.outstanding += usize::from(is_read);
+        let Wanted { operation, memory, grant, fence } = wanted;
+        let bytes = memory.as_ref().map_or(0, |memory| memory.length() as u64);
+        link.fetches.bytes += bytes;
+        let started = self.operations.insert(grant, is_read, bytes);
+        let source = memory.map_or(Source::Inline(&[]), Source::Owned);
+        let request = Request { token: started.token(), operation, source, signaled, fence };
         if let Err(refused) = self.queue.stage(channel, request) {
             self.operations.cancel(started);
             if let Some(link) = self.link(key) {
-                link.grants.held.end(grant);
+                link.fetches.outstanding -= usize::from(is_read);
+                link.fetches.bytes -= bytes;
+                if let Some(grant) = grant {
+                    link.grants.held.end(grant);
+                }
+                if notifies {
+                    link.take_back_notification();
+                }
             }
-            return Err((refused.error, refused.memory));
+            let is_whole = refused.memory.is_some() || operation == Operation::Probe;
+            return Err(match refused.error {
+                None if is_whole => NotStarted::Later(Wanted { operation, memory: refused.memory, grant, fence }),
+                error => {
+                    let error = error.unwrap_or_else(|| Error::new(ErrorKind::ResourceExhausted, "post"));
+                    NotStarted::Refused(error, refused.memory)
+                }
+            });
         }
         if post_now {
             self.flush();
@@ -139,20 +422,9 @@ impl<Q: Queue> Core<Q> {
             let _ = self.progress();
         }
     }
-}
 
-fn source(outgoing: Outgoing, scratch: &[u8]) -> Source<'_> {
-    match outgoing {
-        Outgoing::Inline => Source::Inline(scratch),
-        Outgoing::Slot(slot) => Source::Owned(slot),
-    }
-}
-
-fn post<Q: Queue>(queue: &mut Q, channel: ChannelKey, request: Request<'_>) -> Result<()> {
-    match queue.stage(channel, request) {
-        Ok(()) => queue.flush(),
-        Err(refused) => Err(refused
-            .error
-            .unwrap_or_else(|| Error::new(ErrorKind::ResourceExhausted, "post").with_detail("queue full"))),
+    /// Drops memory when the lock is free.
+    pub(super) fn discard(&mut self, memory: Held) {
+        self.garbage.push(Garbage::Memory(memory));
     }
 }

@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use super::core::LinkKey;
 use super::engine::Engine;
-use super::established::Inner;
-use super::link::{CONTROL_SENDS, Link};
-use crate::protocol::{CONTROL_RECEIVES, Handshake, Refusal};
+use super::established::{Facts, Inner};
+use super::filter::Filter;
+use super::link::{CONTROL_SENDS, Link, introduction};
+use super::seats::Seat;
+use crate::protocol::{Handshake, Refusal};
 use crate::transport::{ChannelSizes, Link as _, Queue, SetUp, Transport};
 use crate::{Error, ErrorKind, Result};
 
@@ -18,10 +20,12 @@ const INLINE: u32 = 256;
 const SEGMENTS: u32 = 16;
 
 /// Which end we are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Role {
-    Connector,
-    Listener,
+    /// With what the application tells the listener.
+    Connector(Vec<u8>),
+    /// With what decides about peers.
+    Listener(Filter),
 }
 
 /// Makes a connection of `end`; bounded by `deadline`. On failure, or when the future is dropped, everything is
@@ -34,32 +38,42 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
 ) -> Result<Arc<Inner<T>>> {
     let config = &engine.config;
     let operation = match role {
-        Role::Connector => "connect",
-        Role::Listener => "accept",
+        Role::Connector(_) => "connect",
+        Role::Listener(_) => "accept",
     };
-    let ours = Handshake {
-        nonce: rand::random(),
-        max_message: config.max_message_size,
-        credits: config.receive_depth,
-        domain: engine.domain.nonce(),
-    };
+    let ours = introduction(config, engine.domain.nonce());
     let ending = Arc::new(OnceLock::new());
     let peer = end.peer().to_owned();
     let refine = |error: Error| error.within(operation).with_peer(&peer).with_device(&engine.device);
 
-    let mut introduction = None;
-    if role == Role::Listener {
+    let mut their_introduction = None;
+    let mut reply = Vec::new();
+    if let Role::Listener(filter) = &role {
         // It has come with the request; a stranger costs us nothing.
         let theirs = end.negotiate(&[], deadline).await?;
         match parse(&theirs, operation) {
-            Ok(theirs) => introduction = Some(theirs),
+            Ok((theirs, private)) => {
+                match filter.decide(&peer, &private) {
+                    Ok(data) => reply = ours.to_bytes(&data),
+                    Err((refusal, why)) => {
+                        end.refuse(&refusal);
+                        return Err(refine(Error::new(ErrorKind::Rejected, operation).with_detail(why)));
+                    }
+                }
+                their_introduction = Some((theirs, private));
+            }
             Err(error) => {
                 end.refuse(&Refusal::Incompatible.to_bytes());
                 return Err(refine(error));
             }
         }
     }
-    let key = match open(&engine, &mut end, ours, &ending) {
+    let Some(seat) = engine.seats.take(config.max_connections) else {
+        end.refuse(&Refusal::Busy.with_reason("it has as many connections as it may"));
+        let detail = format!("{} connections, as many as max_connections allows", config.max_connections);
+        return Err(refine(Error::new(ErrorKind::ResourceExhausted, operation).with_detail(detail)));
+    };
+    let key = match open(&engine, &mut end, ours, &ending, seat) {
         Ok(key) => key,
         Err(error) => {
             end.refuse(&Refusal::Busy.to_bytes());
@@ -67,9 +81,16 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
         }
     };
     let abandon = Abandon { engine: Arc::clone(&engine), key, armed: true };
-    let theirs = match introduction {
-        Some(theirs) => theirs,
-        None => parse(&end.negotiate(&ours.to_bytes(), deadline).await?, operation).map_err(refine)?,
+    let (theirs, private_data) = match (their_introduction, &role) {
+        (None, Role::Connector(private)) => {
+            parse(&end.negotiate(&ours.to_bytes(private), deadline).await?, operation).map_err(refine)?
+        }
+        (Some(theirs), _) => theirs,
+        (None, Role::Listener(_)) => return Err(refine(Error::new(ErrorKind::Protocol, operation))),
+    };
+    let session = match role {
+        Role::Connector(_) => Handshake::session(&ours, &theirs),
+        Role::Listener(_) => Handshake::session(&theirs, &ours),
     };
     let activated = engine.with(|core| {
         let channel = core.link(key).and_then(|link| link.channel);
@@ -77,11 +98,13 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
         end.activate(&mut core.queue, channel)?;
         let capabilities = core.queue.capabilities(channel);
         let link = core.link(key).ok_or_else(|| Error::new(ErrorKind::ConnectionBroken, operation))?;
-        link.open(&theirs, capabilities)?;
-        Ok(capabilities)
+        link.open(&theirs, session, capabilities);
+        let (eager_limit, longest) = (link.eager_limit(), link.longest());
+        let (peer, peers_domain) = (peer.clone(), theirs.domain);
+        Ok(Facts { session, peers_domain, peer, private_data, capabilities, eager_limit, longest })
     });
-    let capabilities = match activated {
-        Ok(capabilities) => capabilities,
+    let facts = match activated {
+        Ok(facts) => facts,
         Err(error) => {
             // The queue pair goes before the identifier.
             drop(abandon);
@@ -89,17 +112,16 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
             return Err(refine(error));
         }
     };
-    let control = Arc::new(end.finish(&ours.to_bytes(), deadline).await?);
+    // The peer asks for answers as soon as it is connected.
+    engine.look_after();
+    let control = Arc::new(end.finish(&reply, deadline).await?);
     let hang_up = Arc::clone(&control);
     engine.with(|core| {
         if let Some(link) = core.link(key) {
             link.hang_up = Some(Box::new(move || hang_up.disconnect()));
+            link.liveness.begin();
         }
     });
-    let session = match role {
-        Role::Connector => Handshake::session(&ours, &theirs),
-        Role::Listener => Handshake::session(&theirs, &ours),
-    };
     let lost = Arc::downgrade(&engine);
     control.on_lost(move |error| {
         if let Some(engine) = lost.upgrade() {
@@ -107,13 +129,14 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
         }
     });
     abandon.disarm();
-    engine.look_after();
     tracing::debug!(peer, device = engine.device, session, "connected");
-    Ok(Arc::new(Inner::new(engine, key, ending, control, (session, theirs.domain), peer, capabilities)))
+    Ok(Arc::new(Inner::new(engine, key, ending, control, facts)))
 }
 
-fn parse(introduction: &[u8], operation: &'static str) -> Result<Handshake> {
-    Handshake::parse(introduction).map_err(|reason| Error::new(ErrorKind::Protocol, operation).with_detail(reason))
+/// The peer's introduction, and what its application says.
+fn parse(introduction: &[u8], operation: &'static str) -> Result<(Handshake, Vec<u8>)> {
+    let parsed = Handshake::parse(introduction).map(|(theirs, private)| (theirs, private.to_vec()));
+    parsed.map_err(|reason| Error::new(ErrorKind::Protocol, operation).with_detail(reason))
 }
 
 fn open<T: Transport, S: SetUp<T>>(
@@ -121,25 +144,22 @@ fn open<T: Transport, S: SetUp<T>>(
     end: &mut S,
     ours: Handshake,
     ending: &Arc<OnceLock<Error>>,
+    seat: Seat,
 ) -> Result<LinkKey> {
     let config = &engine.config;
-    let link = Link::new(config, ours, Arc::clone(ending));
-    let mut receives = link.receives()?;
-    // Registered before the lock is taken: it is the slow part.
-    if let Some(first) = receives.first_mut() {
-        first.bind(&*engine.domain)?;
-    }
-    let sizes = ChannelSizes {
-        segments: SEGMENTS,
-        sends: config.send_depth + CONTROL_SENDS as u32,
-        receives: config.receive_depth + CONTROL_RECEIVES,
-        inline: INLINE,
-    };
+    let mut link = Link::new(config, ours, Arc::clone(ending));
+    link.seat = Some(seat);
+    let share = u32::from(ours.credits);
+    let sizes = ChannelSizes { segments: SEGMENTS, sends: config.send_depth + CONTROL_SENDS as u32, inline: INLINE };
     engine.with(|core| {
-        let channel = end.open_channel(&mut core.queue, sizes)?;
-        let key = core.insert(link, channel);
-        receives.into_iter().for_each(|buffer| core.post_receive(key, buffer));
-        Ok(key)
+        core.add_receives(share)?;
+        match end.open_channel(&mut core.queue, sizes) {
+            Ok(channel) => Ok(core.insert(link, channel, share)),
+            Err(error) => {
+                core.receives.give_up(share);
+                Err(error)
+            }
+        }
     })
 }
 

@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+#[cfg(test)]
+use super::Slab;
 use super::exposed::ExposedBuffer;
 use super::piece::Piece;
 use super::pool::{IdleBlock, Pool};
-use super::{Domain, SharedBuffer, Slab};
+use super::{Domain, SharedBuffer};
 use crate::Result;
 
 /// A piece of registered memory for sending, receiving, reading and writing without a copy.
@@ -43,11 +45,12 @@ impl Buffer {
     pub fn allocate(length: usize) -> Result<Self> {
         match length {
             0 => Ok(Self::default()),
-            length => Pool::global().allocate_zeroed(length),
+            length => Pool::with_global(|pool| pool.allocate_zeroed(length)),
         }
     }
 
     /// Allocates `count` buffers of `length` bytes in one slab with one registration, outside of any pool.
+    #[cfg(test)]
     pub(crate) fn allocate_many(count: usize, length: usize) -> Result<Vec<Self>> {
         // A cache line apart, so that neighbours do not share one.
         let stride = length.max(1).next_multiple_of(64);

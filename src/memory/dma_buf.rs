@@ -77,6 +77,10 @@ impl Grantable for DmaBuf {
         true
     }
 
+    fn shared(&self) -> Option<super::SharedMemory> {
+        None
+    }
+
     fn is_on_demand(&self) -> bool {
         // Its pages are the exporter's matter: `ibv_reg_dmabuf_mr` takes no such flag.
         false

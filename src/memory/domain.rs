@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{Access, Registrable};
 use crate::Result;
+use crate::service::Service;
 
 /// Registers memory and yields keys. One per device and process; registration is control plane, so it is
 /// called through a trait object.
@@ -16,6 +17,11 @@ pub(crate) trait Domain: Send + Sync + 'static {
 
     /// A random number that handles granted to all of the domain are stamped with.
     fn nonce(&self) -> u64;
+
+    /// Who looks after the registration cache of the domain, and by whose clock; `None` is the process' service.
+    fn service(&self) -> Option<Arc<Service>> {
+        None
+    }
 
     /// Whether memory windows give each connection keys of its own.
     fn has_windows(&self) -> bool;
@@ -64,6 +70,11 @@ impl RegionAccess {
 pub(crate) trait Registration: Any + Send + Sync {
     fn local_key(&self) -> u32;
     fn remote_key(&self) -> u32;
+
+    /// What a transport has made, if this only holds it.
+    fn kept(&self) -> Option<&dyn Registration> {
+        None
+    }
 
     /// Deregisters, if this is the last that holds it. On success no peer can reach the memory any more; on failure it stays
     /// out of use for ever.

@@ -6,8 +6,12 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use bytes::Bytes;
+
 use super::exposure::{Exposure, Grantable};
-use super::{Buffer, Domain, RegionAccess, Registered, Registrable, Registration, SharedMemory, volatile};
+use super::{
+    Buffer, Domain, RegionAccess, Registered, Registrable, Registration, SharedBuffer, SharedMemory, volatile,
+};
 use crate::{Error, ErrorKind, Result};
 
 /// A [`Buffer`] that peers may access.
@@ -26,25 +30,32 @@ pub struct Exposed<M: Exposable> {
     memory: Arc<Host<M>>,
 }
 
-/// What can be exposed: a [`Buffer`], a [`Registered`]; and, for reading only, [`SharedMemory`].
+/// What can be exposed, or sent without a copy: a [`Buffer`], a [`Registered`]; and, for reading only, [`SharedMemory`],
+/// a [`SharedBuffer`] and [`Bytes`].
 pub trait Exposable: sealed::Lend {}
 
 pub(crate) mod sealed {
     /// Bytes that can be taken out of everybody's hands.
-    pub trait Lend: Send + 'static {
+    pub trait Lend: std::fmt::Debug + Send + 'static {
         /// The first byte.
         fn first_byte(&self) -> *mut u8;
         /// How many there are.
         fn bytes(&self) -> usize;
+        /// All of them, while nobody else has them.
+        fn lent(&self) -> &[u8];
         /// Whether peers may change them.
         fn may_change(&self) -> bool;
         /// Whether they are registered without being pinned.
         fn is_on_demand(&self) -> bool;
+        /// The same bytes for the registration cache, where nobody ever changes them.
+        fn shared(&self) -> Option<crate::SharedMemory> {
+            None
+        }
     }
 }
 
 impl<M: Exposable> Exposed<M> {
-    pub(super) fn new(memory: M) -> Self {
+    pub(crate) fn new(memory: M) -> Self {
         let memory = Arc::new(Host {
             address: memory.first_byte(),
             length: memory.bytes(),
@@ -129,6 +140,10 @@ impl sealed::Lend for Buffer {
         self.len()
     }
 
+    fn lent(&self) -> &[u8] {
+        self
+    }
+
     fn may_change(&self) -> bool {
         true
     }
@@ -147,6 +162,10 @@ impl<T: Send + 'static> sealed::Lend for Registered<T> {
 
     fn bytes(&self) -> usize {
         self.len()
+    }
+
+    fn lent(&self) -> &[u8] {
+        self
     }
 
     fn may_change(&self) -> bool {
@@ -169,8 +188,68 @@ impl sealed::Lend for SharedMemory {
         self.len()
     }
 
+    fn lent(&self) -> &[u8] {
+        self
+    }
+
     fn may_change(&self) -> bool {
         false
+    }
+
+    fn shared(&self) -> Option<SharedMemory> {
+        Some(self.clone())
+    }
+
+    fn is_on_demand(&self) -> bool {
+        false
+    }
+}
+
+impl Exposable for SharedBuffer {}
+
+impl sealed::Lend for SharedBuffer {
+    fn first_byte(&self) -> *mut u8 {
+        self.address().cast_mut()
+    }
+
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+
+    fn lent(&self) -> &[u8] {
+        self
+    }
+
+    fn may_change(&self) -> bool {
+        false
+    }
+
+    fn is_on_demand(&self) -> bool {
+        false
+    }
+}
+
+impl Exposable for Bytes {}
+
+impl sealed::Lend for Bytes {
+    fn first_byte(&self) -> *mut u8 {
+        self.as_ptr().cast_mut()
+    }
+
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+
+    fn lent(&self) -> &[u8] {
+        self
+    }
+
+    fn may_change(&self) -> bool {
+        false
+    }
+
+    fn shared(&self) -> Option<SharedMemory> {
+        Some(self.clone().into())
     }
 
     fn is_on_demand(&self) -> bool {
@@ -227,6 +306,10 @@ impl<M: Exposable> Grantable for Host<M> {
 
     fn takes_windows(&self) -> bool {
         !self.is_on_demand
+    }
+
+    fn shared(&self) -> Option<SharedMemory> {
+        self.memory.shared()
     }
 
     fn register(

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
 use super::grant::GrantRecord;
-use super::{Domain, RegionAccess, Registration};
+use super::{Domain, RegionAccess, Registration, SharedMemory};
 use crate::sync::locks::{Mutex, MutexGuard};
 use crate::{Error, ErrorKind, Result};
 
@@ -20,6 +20,8 @@ pub(crate) trait Grantable: Send + Sync + 'static {
     fn is_on_demand(&self) -> bool;
     /// Whether windows can be bound over it.
     fn takes_windows(&self) -> bool;
+    /// The same bytes for the registration cache, where nobody ever changes them.
+    fn shared(&self) -> Option<SharedMemory>;
     /// Registers exactly `range`; answers the address of its first byte too, as peers name it. The registration holds the
     /// memory until it is gone for certain.
     fn register(

@@ -48,6 +48,10 @@ impl Grant {
         Self { record, handle, isolation }
     }
 
+    pub(crate) fn record(&self) -> GrantRecord {
+        self.record.clone()
+    }
+
     /// The handle to send to the peer.
     pub fn remote_buffer(&self) -> RemoteBuffer {
         self.handle
@@ -152,6 +156,8 @@ pub(crate) struct GrantState(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     standing: Standing,
+    /// The peer did not want what it was granted.
+    is_declined: bool,
     wakers: Vec<Waker>,
 }
 
@@ -184,6 +190,14 @@ impl GrantState {
         if matches!(inner.standing, Standing::Opening) {
             inner.standing = Standing::Live;
         }
+    }
+
+    pub(crate) fn decline(&self) {
+        self.lock().is_declined = true;
+    }
+
+    pub(crate) fn is_declined(&self) -> bool {
+        self.lock().is_declined
     }
 
     pub(crate) fn ending(&self) {

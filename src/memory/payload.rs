@@ -22,9 +22,9 @@ pub trait Source: sealed::Payload {}
 
 /// What [`Connection::read`](crate::Connection::read) can fill: a [`Buffer`], a [`Registered`], or a list of such, over which
 /// the bytes are scattered in order.
-pub trait Destination: sealed::Payload {}
+pub trait Destination: sealed::Fill {}
 
-pub(crate) use sealed::Payload;
+pub(crate) use sealed::{Fill, Payload};
 
 mod sealed {
     use super::{Failed, Held, Place, Segment, fmt};
@@ -37,6 +37,12 @@ mod sealed {
         fn hold(self, place: Place<'_>, pieces: &mut dyn FnMut(Segment)) -> std::result::Result<Held, Failed<Self>>;
         /// The same again.
         fn release(held: Held) -> Option<Self>;
+    }
+
+    /// Memory that can be written.
+    pub trait Fill: Payload {
+        /// Copies as much of `bytes` as fits to its beginning; answers how much that is.
+        fn fill(&mut self, bytes: &[u8]) -> usize;
     }
 }
 
@@ -51,8 +57,26 @@ pub(crate) enum Held {
     Shared(SharedMemory, #[expect(dead_code, reason = "it keeps the registration")] Lease),
 }
 
+#[cfg(all(any(test, feature = "internals"), not(loom)))]
+impl Held {
+    /// Whether a device may write it.
+    pub(crate) fn is_writable(&self) -> bool {
+        match self {
+            Self::Buffer(_) | Self::Registered(_) => true,
+            Self::Bytes(..) | Self::Frozen(_) | Self::Shared(..) => false,
+            Self::List(list) => list.iter().all(Self::is_writable),
+        }
+    }
+}
+
 impl Source for Buffer {}
 impl Destination for Buffer {}
+
+impl Fill for Buffer {
+    fn fill(&mut self, bytes: &[u8]) -> usize {
+        fill(self, bytes)
+    }
+}
 
 impl Payload for Buffer {
     fn length(&self) -> usize {
@@ -75,6 +99,12 @@ impl Payload for Buffer {
 
 impl<T: Send + 'static> Source for Registered<T> {}
 impl<T: Send + 'static> Destination for Registered<T> {}
+
+impl<T: Send + 'static> Fill for Registered<T> {
+    fn fill(&mut self, bytes: &[u8]) -> usize {
+        fill(self, bytes)
+    }
+}
 
 impl<T: Send + 'static> Payload for Registered<T> {
     fn length(&self) -> usize {
@@ -193,6 +223,12 @@ fn leased(memory: &SharedMemory, place: Place<'_>) -> Result<(Segment, Lease)> {
 impl<P: Source> Source for Vec<P> {}
 impl<P: Destination> Destination for Vec<P> {}
 
+impl<P: Destination> Fill for Vec<P> {
+    fn fill(&mut self, bytes: &[u8]) -> usize {
+        self.iter_mut().fold(0, |at, part| at + part.fill(&bytes[at..]))
+    }
+}
+
 impl<P: Payload> Payload for Vec<P> {
     fn length(&self) -> usize {
         self.iter().map(Payload::length).fold(0, usize::saturating_add)
@@ -221,10 +257,20 @@ impl<P: Payload> Payload for Vec<P> {
     }
 }
 
+fn fill(memory: &mut [u8], bytes: &[u8]) -> usize {
+    let length = bytes.len().min(memory.len());
+    memory[..length].copy_from_slice(&bytes[..length]);
+    length
+}
+
 pub(super) fn segment(address: *const u8, length: usize, local_key: u32) -> Result<Segment> {
     let too_long = |_| {
         Error::new(ErrorKind::TooLong, "prepare")
             .with_detail(format!("a piece of {length} bytes; at most {}", u32::MAX))
     };
-    Ok(Segment { address: address.addr() as u64, length: u32::try_from(length).map_err(too_long)?, local_key })
+    Ok(Segment {
+        address: address.expose_provenance() as u64,
+        length: u32::try_from(length).map_err(too_long)?,
+        local_key,
+    })
 }

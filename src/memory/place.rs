@@ -1,7 +1,9 @@
 //! Where memory is to be used: a domain, and what helps to register there.
 
 use super::registration_cache::RegistrationCache;
-use super::{Domain, Pool};
+use std::sync::Arc;
+
+use super::{Domain, Pool, RegionAccess, Registrable, Registration, SharedMemory};
 use crate::{ErrorKind, Result};
 
 /// A domain and its registration cache.
@@ -12,13 +14,19 @@ pub(crate) struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// A registration of exactly `memory` out of the cache, and the address of its first byte.
+    pub(crate) fn cached(&self, memory: &SharedMemory, access: RegionAccess) -> Result<(Arc<dyn Registration>, u64)> {
+        let registration = self.make_room(|domain| self.cache.get_exact(memory, domain, access))?;
+        Ok((registration, memory.address().addr() as u64))
+    }
+
     /// Registers; if there is no room for it, gives back what is registered for later, and tries once more.
     pub(crate) fn make_room<R>(&self, mut register: impl FnMut(&dyn Domain) -> Result<R>) -> Result<R> {
         match register(self.domain) {
             Err(error) if matches!(error.kind(), ErrorKind::MemoryLimit | ErrorKind::ResourceExhausted) => {
                 tracing::debug!(%error, "no room to register: idle registrations are given back");
                 self.cache.flush();
-                Pool::global().trim();
+                Pool::with_global(Pool::trim);
                 register(self.domain)
             }
             done => done,

@@ -181,6 +181,11 @@ impl RemoteBuffer {
     }
 
     /// The grant that it comes from.
+    /// The connection's id, or the domain's.
+    pub(crate) fn session(&self) -> u64 {
+        self.session
+    }
+
     pub(crate) fn grant(&self) -> GrantId {
         self.grant
     }

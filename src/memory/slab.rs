@@ -19,6 +19,7 @@ pub(crate) struct Slab {
 
 impl Slab {
     /// Zeroed memory of its own.
+    #[cfg(test)]
     pub(super) fn new(length: usize) -> Result<Arc<Self>> {
         Self::of(length, Pages::Ordinary, None)
     }

@@ -55,6 +55,29 @@ impl Transfer {
         1 + self.more.as_ref().map_or(0, |more| more.len())
     }
 
+    /// The pieces in order.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = Segment> {
+        std::iter::once(self.first).chain(self.more.iter().flat_map(|more| more.iter().copied()))
+    }
+
+    /// Bytes that it has.
+    pub(crate) fn length(&self) -> usize {
+        self.segments().map(|piece| piece.length as usize).sum()
+    }
+
+    /// Shortens what the device is told of to the first `length` bytes. Does nothing to what is shorter.
+    pub(crate) fn truncate(&mut self, length: usize) {
+        let mut left = length as u64;
+        let more = self.more.iter_mut().flat_map(|more| more.iter_mut());
+        for segment in std::iter::once(&mut self.first).chain(more) {
+            segment.length = u64::from(segment.length).min(left) as u32;
+            left -= u64::from(segment.length);
+        }
+        if let Some(more) = &mut self.more {
+            more.retain(|segment| segment.length > 0);
+        }
+    }
+
     pub(crate) fn into_held(self) -> Held {
         self.held
     }
@@ -62,6 +85,37 @@ impl Transfer {
     /// The buffer that it is, if it is one.
     pub(crate) fn into_buffer(self) -> Option<Buffer> {
         Buffer::release(self.held)
+    }
+}
+
+/// What a device does with the memory, for transports that have none.
+#[cfg(all(any(test, feature = "internals"), not(loom)))]
+impl Transfer {
+    /// Appends its bytes, in the order of its pieces.
+    pub(crate) fn copy_to(&self, bytes: &mut Vec<u8>) {
+        for piece in self.segments().filter(|piece| piece.length > 0) {
+            let first = std::ptr::with_exposed_provenance::<u8>(piece.address as usize);
+            // SAFETY: the piece lies in the memory that is held, which stays mapped; whoever shares it only reads it.
+            bytes.extend_from_slice(unsafe { std::slice::from_raw_parts(first, piece.length as usize) });
+        }
+    }
+
+    /// Puts `bytes` into its pieces, from the first on; answers whether it has room for them and may be written.
+    pub(crate) fn fill(&mut self, mut bytes: &[u8]) -> bool {
+        if !self.held.is_writable() || bytes.len() > self.length() {
+            return false;
+        }
+        for piece in self.segments() {
+            let (now, later) = bytes.split_at(bytes.len().min(piece.length as usize));
+            let first = std::ptr::with_exposed_provenance_mut::<u8>(piece.address as usize);
+            if !now.is_empty() {
+                // SAFETY: the piece lies in the memory that is held, which stays mapped and, as was looked at, belongs to nobody else;
+                // `bytes` is somebody's who can be read meanwhile, so it is not the same memory.
+                unsafe { std::ptr::copy_nonoverlapping(now.as_ptr(), first, now.len()) };
+            }
+            bytes = later;
+        }
+        true
     }
 }
 
@@ -77,5 +131,43 @@ unsafe impl crate::verbs::InFlight for Transfer {
     #[inline]
     fn more_segments(&self) -> &[Segment] {
         self.more.as_deref().map_or(&[], Vec::as_slice)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::memory::fake_domain::FakeDomain;
+    use crate::memory::registration_cache::RegistrationCache;
+    use crate::{CacheLimits, Registered, SharedMemory};
+
+    fn transfer<P: Payload>(payload: P) -> Transfer {
+        let (domain, cache) =
+            (FakeDomain::without_snapshots(), RegistrationCache::without_timer(CacheLimits::default()));
+        Transfer::of(payload, Place { domain: &domain, cache: &cache }).expect("it registers anything")
+    }
+
+    #[test]
+    fn bytes_go_over_all_pieces_in_order_and_come_back() {
+        let mut memory =
+            transfer(vec![Registered::new(vec![0u8; 3]), Registered::new(vec![0; 0]), Registered::new(vec![0; 4])]);
+        assert_eq!((memory.length(), memory.segments().count()), (7, 3));
+        assert!(memory.fill(&[1, 2, 3, 4, 5]) && !memory.fill(&[9; 8]));
+        let mut bytes = vec![7];
+        memory.copy_to(&mut bytes);
+        assert_eq!(bytes, [7, 1, 2, 3, 4, 5, 0, 0]);
+        let values = Vec::<Registered<Vec<u8>>>::release(memory.into_held()).expect("the same again");
+        assert_eq!((&*values[0], &*values[2]), (&[1, 2, 3][..], &[4, 5, 0, 0][..]));
+    }
+
+    #[test]
+    fn what_others_may_read_is_not_written() {
+        let mut memory = transfer(SharedMemory::from(bytes::Bytes::from_static(b"abc")));
+        assert!(!memory.fill(b"x"));
+        let mut bytes = Vec::new();
+        memory.copy_to(&mut bytes);
+        assert_eq!(bytes, b"abc");
+        assert!(!transfer(Buffer::allocate(3).expect("memory").freeze()).fill(b"x"));
+        assert!(transfer(Buffer::allocate(3).expect("memory")).fill(b"x"));
     }
 }

@@ -1,71 +1,80 @@
-//! Flow control: a message is sent only when the peer has a receive posted for it.
+//! Flow control: a frame is sent only when the peer has a receive posted for it.
 
-use super::revocation::{ANSWERS, REQUESTS};
+/// Receives that each side keeps for credit frames, on top of those for others. A side has at most two on the
+/// way: each gives back at least half of all credits, and the third needs the peer to have handled the first.
+pub(crate) const CONTROL_RECEIVES: u32 = 3;
 
-/// Receives that each side keeps for control frames, on top of those for messages. A side has at most two credit
-/// frames on the way (each gives back at least half of all credits, and the third needs the peer to have
-/// handled the first), one finish, and as many requests to revoke, and answers to such, as there may be.
-pub(crate) const CONTROL_RECEIVES: u32 = 4 + REQUESTS as u32 + (ANSWERS * REQUESTS) as u32;
+/// Credits that a side may have, whatever the other gives it.
+const MOST_CREDITS: u32 = 1 << 16;
 
 /// The credits of one connection, both directions.
 #[derive(Debug)]
 pub(crate) struct Credits {
-    /// Messages that we may send now.
+    /// Frames that we may send now.
     available: u32,
-    /// All that the peer ever has: its receives for messages.
-    limit: u32,
-    /// Receives that we have posted again and not yet told the peer of.
+    /// Receives that we have posted and not yet told the peer of.
     owed: u32,
-    /// All that we ever grant.
+    /// All that we grant: receives posted for the peer.
     granted: u32,
-    /// Messages that the peer has sent and that still occupy a receive.
+    /// Frames that the peer has sent and that still occupy a receive.
     occupied: u32,
 }
 
 impl Credits {
     /// `theirs` receives are posted by the peer, `ours` by us.
     pub(crate) fn new(theirs: u32, ours: u32) -> Self {
-        Self { available: theirs, limit: theirs, owed: 0, granted: ours, occupied: 0 }
+        Self { available: theirs, owed: 0, granted: ours, occupied: 0 }
     }
 
     pub(crate) fn available(&self) -> bool {
         self.available > 0
     }
 
-    /// A message goes out.
+    /// A frame goes out.
     pub(crate) fn spend(&mut self) {
         debug_assert!(self.available > 0);
         self.available = self.available.saturating_sub(1);
     }
 
-    /// The peer gave credits back; an error if it gives more than it has.
+    /// The peer gives credits; an error if there are more than anybody has receives.
     pub(crate) fn gain(&mut self, credits: u16) -> Result<(), &'static str> {
         match self.available.checked_add(credits.into()) {
-            Some(available) if available <= self.limit => {
+            Some(available) if available <= MOST_CREDITS => {
                 self.available = available;
                 Ok(())
             }
-            _ => Err("more credits than it has receives"),
+            _ => Err("more credits than there can be receives"),
         }
     }
 
-    /// A message came in; an error if the peer had no credit for it.
+    /// A frame came in; an error if the peer had no credit for it.
     pub(crate) fn arrive(&mut self) -> Result<(), &'static str> {
         if self.occupied + self.owed >= self.granted {
-            return Err("a message without a credit");
+            return Err("a frame without a credit");
         }
         self.occupied += 1;
         Ok(())
     }
 
-    /// The receive of a message is posted again.
+    /// The receive of a frame is posted again.
     pub(crate) fn release(&mut self) {
         debug_assert!(self.occupied > 0);
         self.occupied = self.occupied.saturating_sub(1);
         self.owed += 1;
     }
 
-    /// Credits to give back with the frame that goes out now.
+    /// So many more receives are posted for the peer.
+    pub(crate) fn grow(&mut self, receives: u32) {
+        self.granted += receives;
+        self.owed += receives;
+    }
+
+    /// Receives posted for the peer.
+    pub(crate) fn granted(&self) -> u32 {
+        self.granted
+    }
+
+    /// Credits to give with the frame that goes out now.
     pub(crate) fn give_back(&mut self) -> u16 {
         let credits = u16::try_from(self.owed).unwrap_or(u16::MAX);
         self.owed -= u32::from(credits);
@@ -86,14 +95,17 @@ mod tests {
     #[test]
     fn cheating_is_noticed() {
         let mut credits = Credits::new(2, 1);
-        assert!(credits.gain(1).is_err());
+        assert!(credits.gain(u16::MAX).is_err());
         credits.spend();
-        assert!(credits.gain(2).is_err());
         assert!(credits.gain(1).is_ok());
         assert!(credits.arrive().is_ok());
         assert!(credits.arrive().is_err());
         credits.release();
         assert!(credits.arrive().is_err(), "the credit has not been given back yet");
+        assert_eq!(credits.give_back(), 1);
+        assert!(credits.arrive().is_ok());
+        credits.grow(1);
+        assert!(credits.arrive().is_err(), "the peer does not know of it yet");
         assert_eq!(credits.give_back(), 1);
         assert!(credits.arrive().is_ok());
     }
@@ -104,7 +116,7 @@ mod tests {
         #[test]
         fn two_sides_never_overrun_and_never_stall(
             depths in (1u32..9, 1u32..9),
-            choices in proptest::collection::vec((any::<bool>(), 0u8..3), 0..400),
+            choices in proptest::collection::vec((any::<bool>(), 0u8..4), 0..400),
         ) {
             struct Side { credits: Credits, wire: std::collections::VecDeque<(bool, u16)>, inbox: u32, depth: u32 }
             let side = |own, other| Side { credits: Credits::new(other, own), wire: Default::default(), inbox: 0, depth: own };
@@ -128,6 +140,10 @@ mod tests {
                             sides[me].inbox += 1;
                         }
                     },
+                    3 if sides[me].depth < 20 && sides[me].credits.is_due() => {
+                        sides[me].credits.grow(sides[me].depth);
+                        sides[me].depth *= 2;
+                    }
                     2 if sides[me].inbox > 0 => {
                         sides[me].inbox -= 1;
                         sides[me].credits.release();

@@ -1,10 +1,13 @@
-//! The header in front of every message.
+//! The header of every frame.
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Bytes of a header.
 pub(crate) const HEADER: usize = size_of::<Header>();
+
+/// Bytes that every side must receive in one frame: all that is no message fits.
+pub(crate) const LEAST_FRAME: usize = 512;
 
 /// Version 1, little endian.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -19,12 +22,10 @@ struct Header {
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameKind {
-    /// Returns credits and nothing else.
+    /// Returns credits and nothing else; costs none.
     Credit,
-    /// The sender will send no more messages.
-    Finish,
-    /// A message of the application.
-    Message,
+    /// Records; costs a credit, as all that follow.
+    Data,
     /// The owner of grants asks the holder to let go of them.
     Revoke,
     /// The holder has let go.
@@ -44,9 +45,8 @@ pub(crate) struct Frame {
 impl Frame {
     pub(crate) fn to_bytes(self) -> [u8; HEADER] {
         let kind = match self.kind {
-            FrameKind::Message => 1,
+            FrameKind::Data => 1,
             FrameKind::Credit => 2,
-            FrameKind::Finish => 3,
             FrameKind::Revoke => 4,
             FrameKind::Revoked => 5,
         };
@@ -57,9 +57,8 @@ impl Frame {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
         let (header, payload) = Header::ref_from_prefix(bytes).map_err(|_| "a frame shorter than its header")?;
         let kind = match header.kind {
-            1 => FrameKind::Message,
+            1 => FrameKind::Data,
             2 => FrameKind::Credit,
-            3 => FrameKind::Finish,
             4 => FrameKind::Revoke,
             5 => FrameKind::Revoked,
             _ => return Err("a frame of unknown kind"),
@@ -71,8 +70,9 @@ impl Frame {
         if length as usize != payload.len() {
             return Err("a frame whose length is not what arrived");
         }
-        if matches!(kind, FrameKind::Credit | FrameKind::Finish) && length != 0 {
-            return Err("a control frame with a payload");
+        // One without credits would cost the peer nothing and us a receive each time.
+        if kind == FrameKind::Credit && (length != 0 || header.credits == U16::ZERO) {
+            return Err("a credit frame with a payload, or without credits");
         }
         Ok(Self { kind, credits: header.credits.get(), length })
     }
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn the_layout_is_fixed() {
-        let frame = Frame { kind: FrameKind::Message, credits: 0x0102, length: 3 };
+        let frame = Frame { kind: FrameKind::Data, credits: 0x0102, length: 3 };
         assert_eq!(frame.to_bytes(), [1, 0, 2, 1, 3, 0, 0, 0]);
     }
 
@@ -96,7 +96,9 @@ mod tests {
             (&[9, 0, 0, 0, 0, 0, 0, 0], "unknown kind"),
             (&[1, 1, 0, 0, 0, 0, 0, 0], "unknown flags"),
             (&[1, 0, 0, 0, 1, 0, 0, 0], "not what arrived"),
-            (&[2, 0, 0, 0, 1, 0, 0, 0, 7], "control frame"),
+            (&[2, 0, 1, 0, 1, 0, 0, 0, 7], "credit frame"),
+            (&[2, 0, 0, 0, 0, 0, 0, 0], "without credits"),
+            (&[3, 0, 0, 0, 0, 0, 0, 0], "unknown kind"),
         ] {
             let error = Frame::parse(bytes).expect_err(reason);
             assert!(error.contains(reason), "{error}");

@@ -4,12 +4,16 @@ mod credit;
 mod frame;
 mod grant_id;
 mod handshake;
+mod record;
 mod revocation;
 #[cfg(all(test, not(loom)))]
-mod vectors;
+pub(crate) mod vectors;
+mod window;
 
 pub(crate) use credit::{CONTROL_RECEIVES, Credits};
-pub(crate) use frame::{Frame, FrameKind, HEADER};
+pub(crate) use frame::{Frame, FrameKind, HEADER, LEAST_FRAME};
 pub(crate) use grant_id::{GrantId, GrantSlots, MOST_GRANTS, Scope};
-pub(crate) use handshake::{Handshake, Refusal};
+pub(crate) use handshake::{HEARTBEAT, Handshake, REPLY_PRIVATE, REQUEST_PRIVATE, Refusal};
+pub(crate) use record::{OFFER, RECORD, Record, TAKEN, taken_bytes, taken_grants};
 pub(crate) use revocation::{CONTROL_PAYLOAD, Held, Revoking};
+pub(crate) use window::{ReceiveWindow, SendWindow, cost};

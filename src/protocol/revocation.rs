@@ -1,8 +1,7 @@
 //! Revocation in two phases: the owner asks, the holder stops using the handle, drains and agrees.
 //!
 //! A request names grants. It is answered at once for those that nothing in flight uses, and once more for the rest, when they
-//! are drained; one answer if they are all alike. [`REQUESTS`] requests can be unanswered, so frames of both kinds have receives
-//! of their own.
+//! are drained; one answer if they are all alike. [`REQUESTS`] requests can be unanswered.
 
 use std::collections::VecDeque;
 
@@ -12,10 +11,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::grant_id::{GrantId, MOST_GRANTS, Scope};
 
 /// Requests that a side may have unanswered.
-pub(crate) const REQUESTS: usize = 2;
+const REQUESTS: usize = 2;
 /// Answers to one request.
-pub(crate) const ANSWERS: usize = 2;
-/// Bytes of the longest control payload that every receive takes.
+#[cfg(test)]
+const ANSWERS: usize = 2;
+/// Bytes of the longest payload of revocation that is sent: it fits inline where a device can do that at all.
 pub(crate) const CONTROL_PAYLOAD: usize = size_of::<Head>() + 24 * size_of::<WireId>();
 
 /// Begins the payload of a request and of an answer; the grants follow. The last answer names none: it is for all that are left.
@@ -124,6 +124,13 @@ impl Held {
         true
     }
 
+    /// We have told the owner that we are done with `id`, unasked.
+    pub(crate) fn let_go(&mut self, id: GrantId) {
+        if let Some(slot) = self.slot(id) {
+            slot.valid_from = slot.valid_from.max(u64::from(id.generation) + 1);
+        }
+    }
+
     /// An operation that used a handle of `id` has ended.
     pub(crate) fn end(&mut self, id: GrantId) {
         let Some(slot) = self.slot(id) else { return };
@@ -158,11 +165,6 @@ impl Held {
     /// Whether an answer can be sent.
     pub(crate) fn is_due(&self) -> bool {
         !self.due.is_empty()
-    }
-
-    /// Bytes of the next answer.
-    pub(crate) fn next_length(&self) -> usize {
-        self.due.front().map_or(0, |(payload, _)| payload.len())
     }
 
     /// The payload of the next answer; it counts as sent.

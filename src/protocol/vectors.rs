@@ -1,12 +1,12 @@
 //! The vectors of `docs/protocol.md` are what this library sends and takes.
 
-use super::{Frame, FrameKind, GrantId, HEADER, Handshake, Held, Refusal, Revoking, Scope};
+use super::{Frame, FrameKind, GrantId, HEADER, Handshake, Held, Record, Refusal, Revoking, Scope, taken_bytes};
 use crate::{Access, RemoteBuffer};
 
 const DOCUMENT: &str = include_str!("../../docs/protocol.md");
 
 /// The bytes below the line `title`.
-fn vector(title: &str) -> Vec<u8> {
+pub(crate) fn vector(title: &str) -> Vec<u8> {
     let mut lines = DOCUMENT.lines().skip_while(|line| *line != title);
     lines.next().unwrap_or_else(|| panic!("no vector {title}"));
     let digits: String = lines.next().expect("its bytes").split_whitespace().collect();
@@ -16,21 +16,56 @@ fn vector(title: &str) -> Vec<u8> {
 
 #[test]
 fn introductions_are_as_documented() {
-    let ours = Handshake { nonce: 1, max_message: 2, credits: 3, domain: 4 };
-    let bytes = vector("introduction nonce=1 longest=2 credits=3 domain=4");
-    assert_eq!(ours.to_bytes()[..], bytes);
-    assert_eq!(Handshake::parse(&bytes), Ok(ours));
+    let ours = Handshake { features: 1, nonce: 1, longest: 2, credits: 3, frame: 4096, window: 5, domain: 6 };
+    let bytes = vector("introduction features=1 nonce=1 longest=2 credits=3 frame=4096 window=5 domain=6 private=0708");
+    assert_eq!(ours.to_bytes(&[7, 8]), bytes);
+    assert_eq!(Handshake::parse(&bytes), Ok((ours, &[7, 8][..])));
     let bytes = vector("refusal busy");
     assert_eq!(Refusal::Busy.to_bytes()[..], bytes);
-    assert_eq!(Refusal::parse(&bytes), Some(Refusal::Busy));
+    assert_eq!(Refusal::parse(&bytes), Some((Refusal::Busy, String::new())));
+    let bytes = vector("refusal declined reason=\"full\"");
+    assert_eq!(Refusal::Declined.with_reason("full"), bytes);
+    assert_eq!(Refusal::parse(&bytes), Some((Refusal::Declined, "full".to_owned())));
 }
 
 #[test]
 fn frames_are_as_documented() {
-    let frame = Frame { kind: FrameKind::Message, credits: 258, length: 3 };
-    let bytes = vector("frame message credits=258 payload=616263");
-    assert_eq!((&frame.to_bytes()[..], &b"abc"[..]), bytes.split_at(HEADER));
+    let credit = Frame { kind: FrameKind::Credit, credits: 258, length: 0 };
+    let bytes = vector("frame credit credits=258");
+    assert_eq!(credit.to_bytes()[..], bytes);
+    assert_eq!(Frame::parse(&bytes), Ok(credit));
+
+    let records = [
+        Record::Message { channel: 7, acknowledge: true, payload: b"abc" },
+        Record::Window { channel: 7, bytes: 258 },
+        Record::End { channel: None },
+    ];
+    let bytes =
+        vector("frame data credits=2 message channel=7 acknowledge payload=616263, window channel=7 bytes=258, end");
+    let mut built = vec![0; bytes.len()];
+    let mut length = HEADER;
+    for record in records {
+        length += record.write(&mut built[length..]);
+    }
+    let frame = Frame { kind: FrameKind::Data, credits: 2, length: (length - HEADER) as u32 };
+    built[..HEADER].copy_from_slice(&frame.to_bytes());
+    assert_eq!(built, bytes);
     assert_eq!(Frame::parse(&bytes), Ok(frame));
+    let mut rest = &bytes[HEADER..];
+    for record in records {
+        assert_eq!(Record::take(&mut rest), Ok(record));
+    }
+}
+
+#[test]
+fn what_was_taken_is_as_documented() {
+    let bytes = vector("taken slot=3 generation=7");
+    let grants = taken_bytes(GrantId { scope: Scope::Connection, slot: 3, generation: 7 });
+    let record = Record::Taken { declined: false, grants: &grants };
+    let mut built = vec![0; record.length()];
+    record.write(&mut built);
+    assert_eq!(built, bytes);
+    assert_eq!(Record::take(&mut &bytes[..]), Ok(record));
 }
 
 #[test]

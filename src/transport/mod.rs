@@ -5,16 +5,61 @@
 //! connections up. The data path is statically dispatched. Everything here is safe: an operation's memory is
 //! owned by the queue from post to completion, so no implementation leaks a lifetime into the layers above.
 
+#[cfg(any(feature = "verbs", all(any(test, feature = "internals"), not(loom))))]
+pub(crate) mod any;
+#[cfg(all(any(test, feature = "internals"), not(loom)))]
+#[cfg_attr(not(feature = "internals"), allow(unreachable_pub, unused_imports))]
+#[allow(missing_docs, reason = "what is public is so for our own tests")]
+pub(crate) mod sim;
 #[cfg(feature = "verbs")]
 pub(crate) mod verbs;
 
-use std::net::SocketAddr;
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::clock::Clock;
 use crate::memory::{Domain, Registration, Transfer};
+use crate::service::Service;
 use crate::{Access, Error, Result};
+
+/// Which transport it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    #[cfg(all(any(test, feature = "internals"), not(loom)))]
+    Sim,
+    #[cfg(feature = "verbs")]
+    Verbs,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            #[cfg(feature = "verbs")]
+            Self::Verbs => "verbs",
+            #[cfg(all(any(test, feature = "internals"), not(loom)))]
+            Self::Sim => "sim",
+        }
+    }
+
+    /// The clock that connections of the transport go by.
+    pub(crate) fn clock(self) -> Clock {
+        match self {
+            #[cfg(feature = "verbs")]
+            Self::Verbs => Clock::real(),
+            #[cfg(all(any(test, feature = "internals"), not(loom)))]
+            Self::Sim => sim::clock(),
+        }
+    }
+}
+
+/// Names a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) transport: Kind,
+    pub(crate) name: String,
+}
 
 /// Names a channel of a [`Queue`]. The number of a closed one is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +80,9 @@ pub(crate) enum Operation {
         key: u32,
         add: u64,
     },
+    /// A write of nothing, with [`Source::Inline`] of nothing: it needs no key and touches no memory. Its completion proves that
+    /// the peer's device answers.
+    Probe,
     Read {
         address: u64,
         key: u32,
@@ -43,6 +91,12 @@ pub(crate) enum Operation {
     Write {
         address: u64,
         key: u32,
+    },
+    /// As a write; when the bytes are placed, a receive completes at the peer with `value`, and without data.
+    WriteNotify {
+        address: u64,
+        key: u32,
+        value: u32,
     },
 }
 
@@ -91,6 +145,8 @@ pub(crate) struct Request<'a> {
     pub(crate) source: Source<'a>,
     /// Whether success is reported at once, or with the next request that asks for it.
     pub(crate) signaled: bool,
+    /// Whether it is begun only when the earlier reads and atomics of its channel have ended.
+    pub(crate) fence: bool,
 }
 
 /// A request that was not taken. Without an error the channel is full, which polling mends.
@@ -100,14 +156,18 @@ pub(crate) struct Refused {
     pub(crate) memory: Option<Transfer>,
 }
 
-/// The end of a request.
+/// The end of a request. As a receive without memory that failed, it tells that a channel has broken by itself, or, of no channel,
+/// that a receive was lost and another can be posted in its place.
 #[derive(Debug)]
 pub(crate) struct Completion {
     pub(crate) token: u64,
+    /// Of a receive: where its message came in; names none if that was closed meanwhile.
     pub(crate) channel: ChannelKey,
     pub(crate) is_receive: bool,
-    /// Bytes received, or why it failed.
+    /// Bytes received, or why it failed. With an immediate, the bytes were written elsewhere, not to the receive's memory.
     pub(crate) result: std::result::Result<u32, Failure>,
+    /// Of a receive: the value of the peer's [`WriteNotify`](Operation::WriteNotify).
+    pub(crate) immediate: Option<u32>,
     pub(crate) memory: Option<Transfer>,
 }
 
@@ -125,7 +185,6 @@ pub(crate) enum Failure {
 pub(crate) struct ChannelSizes {
     pub(crate) segments: u32,
     pub(crate) sends: u32,
-    pub(crate) receives: u32,
     pub(crate) inline: u32,
 }
 
@@ -140,9 +199,11 @@ pub(crate) struct Capabilities {
     pub(crate) longest: u64,
     /// Pieces of memory that one request gathers or scatters.
     pub(crate) segments: usize,
+    /// Reads and atomics that may be outstanding towards the peer. One more than that stalls all that is behind it.
+    pub(crate) reads: usize,
 }
 
-/// The channels of one worker on one device, and their one completion queue.
+/// The channels of one worker on one device, their one completion queue and the receives that they share.
 pub(crate) trait Queue: Send + 'static {
     /// Adds a request to the batch of its channel. A batch of another channel is posted first.
     fn stage(&mut self, channel: ChannelKey, request: Request<'_>) -> std::result::Result<(), Refused>;
@@ -150,15 +211,26 @@ pub(crate) trait Queue: Send + 'static {
     fn flush(&mut self) -> Result<()>;
     /// Requests that still fit.
     fn room(&self, channel: ChannelKey) -> usize;
-    fn post_receive(&mut self, channel: ChannelKey, token: u64, memory: Transfer) -> std::result::Result<(), Refused>;
+    /// Posts a receive for the next message on any channel.
+    fn post_receive(&mut self, token: u64, memory: Transfer) -> std::result::Result<(), Refused>;
+    /// Receives that still fit. One that completes makes room for one.
+    fn receive_room(&self) -> usize;
+    /// Looks after channels whose failure makes no completion; to be called some forty times a second, from outside the data
+    /// path. What it finds comes with the next poll.
+    fn tend(&mut self, now: Instant);
     /// Appends completions; answers whether there may be more at once.
     fn poll(&mut self, done: &mut Vec<Completion>) -> Result<bool>;
     /// Makes the event descriptor readable with the next completion.
     fn request_notification(&mut self) -> Result<()>;
     /// Takes all events off the descriptor.
     fn drain_events(&mut self) -> Result<()>;
-    /// A descriptor of its own for the events.
-    fn event_descriptor(&self) -> Result<OwnedFd>;
+    /// A descriptor of its own for the events. `None` where there is none and [`call_on_event`](Self::call_on_event) takes its
+    /// place.
+    fn event_descriptor(&self) -> Result<Option<OwnedFd>>;
+    /// Has the service of the queue call `on_event` where the event descriptor would become readable.
+    fn call_on_event(&mut self, on_event: Box<dyn FnMut() + Send>) {
+        drop(on_event);
+    }
     fn capabilities(&self, channel: ChannelKey) -> Capabilities;
     /// Opens memory to the peer, after what was posted before; answers the window and its key. It is there with the
     /// completion, which is always reported. A failed one breaks the channel. Without an error the channel is full.
@@ -185,23 +257,29 @@ pub(crate) trait Queue: Send + 'static {
 
 /// A way to reach peers.
 pub(crate) trait Transport: Sized + Send + Sync + 'static {
+    type Address: fmt::Display + Clone + Send + Sync;
     type Queue: Queue;
     type Link: Link;
     type Outgoing: SetUp<Self>;
     type Incoming: SetUp<Self>;
     type Listener: Listen<Self>;
 
-    /// Opens the device `name`: its domain, one per process, and a queue for `completions` outstanding requests.
-    fn open(name: &str, completions: u32) -> Result<(Arc<dyn Domain>, Self::Queue)>;
+    /// Opens a device: its domain, one per process, and a queue for `completions` outstanding requests.
+    fn open(device: &Device, completions: u32) -> Result<(Arc<dyn Domain>, Self::Queue)>;
+    /// Who runs what a device's connections have to do in the background, and whose time they go by.
+    fn service(device: &Device) -> Result<Arc<Service>> {
+        let _ = device;
+        Service::of_process()
+    }
     /// Finds the device that leads to `peer`.
-    fn resolve(peer: SocketAddr, deadline: Instant) -> impl Future<Output = Result<Self::Outgoing>> + Send;
+    fn resolve(peer: Self::Address, deadline: Instant) -> impl Future<Output = Result<Self::Outgoing>> + Send;
     /// Listens at `address`.
-    fn listen(address: SocketAddr, backlog: u16) -> Result<Self::Listener>;
+    fn listen(address: Self::Address, backlog: u16) -> Result<Self::Listener>;
 }
 
 /// Connect requests as they come in.
 pub(crate) trait Listen<T: Transport>: Send + Sync + 'static {
-    fn local_address(&self) -> SocketAddr;
+    fn local_address(&self) -> T::Address;
     /// The next request.
     fn next(&self) -> impl Future<Output = Result<T::Incoming>> + Send;
 }
@@ -209,7 +287,7 @@ pub(crate) trait Listen<T: Transport>: Send + Sync + 'static {
 /// One end of a connection that is being set up.
 pub(crate) trait SetUp<T: Transport>: Send + 'static {
     /// The local device.
-    fn device(&self) -> &str;
+    fn device(&self) -> Device;
     /// The peer's address.
     fn peer(&self) -> &str;
     /// Makes the channel, ready for receives.
@@ -226,7 +304,7 @@ pub(crate) trait SetUp<T: Transport>: Send + 'static {
 
 /// The control side of an established connection.
 pub(crate) trait Link: Send + Sync + 'static {
-    /// Calls `lost` once, soon after the peer, the kernel or we ended the connection. It runs on the service thread.
+    /// Calls `lost` once, soon after the peer, the kernel or we ended the connection. The service runs it.
     fn on_lost(&self, lost: impl FnOnce(Error) + Send + 'static);
     /// Tells the peer that the connection ends. Harmless when it has ended.
     fn disconnect(&self);

@@ -12,7 +12,7 @@ use super::fork::{self, Creator};
 use super::{Completion, CompletionChannel, Context, Error, Result};
 
 /// Entries taken by one `ibv_poll_cq`.
-const POLL_BATCH: usize = 16;
+pub(crate) const POLL_BATCH: usize = 16;
 
 static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 
@@ -115,9 +115,13 @@ impl CompletionQueue {
     ///
     /// # Errors
     /// `EINVAL` if more entries wait or the device cannot make it that large, `EOPNOTSUPP` or another errno where
-    /// the device cannot resize. The queue is then as before.
+    /// the device cannot resize. The queue is then as before. One that an [`OwningQueue`](super::OwningQueue) counts on can only
+    /// grow: `EINVAL`.
     pub fn resize(&self, capacity: u32) -> Result<()> {
         let entries = entries("ibv_resize_cq", capacity)?;
+        if self.is_owned.load(Ordering::Relaxed) && capacity < self.capacity() {
+            return Err(Error::invalid("ibv_resize_cq", "an OwningQueue counts on the entries that there are"));
+        }
         // SAFETY: the queue exists.
         Error::check("ibv_resize_cq", unsafe { ffi::ibv_resize_cq(self.raw(), entries) })?;
         self.read_capacity();

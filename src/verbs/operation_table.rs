@@ -25,8 +25,10 @@ pub(super) enum Owner {
     Receives(u32),
     /// The send queue of a queue pair.
     Sends(u32),
-    /// The shared receive queue.
-    Shared,
+    /// The shared receive queue, which it was posted to as the so many-th.
+    Shared(u32),
+    /// The shared receive queue, but it is not expected to complete any more.
+    WrittenOff,
     /// None: the entry is free.
     Nobody,
 }
@@ -78,6 +80,16 @@ impl<B> OperationTable<B> {
         self.entries[index as usize].owner
     }
 
+    /// All entries whose owner is such.
+    pub(super) fn all_of(&self, is_such: impl Fn(Owner) -> bool) -> impl Iterator<Item = u32> {
+        (0..self.entries.len() as u32).filter(move |&index| is_such(self.owner(index)))
+    }
+
+    /// Puts an entry into another queue.
+    pub(super) fn set_owner(&mut self, index: u32, owner: Owner) {
+        self.entries[index as usize].owner = owner;
+    }
+
     /// The memory of the request at `index`.
     pub(super) fn memory(&self, index: u32) -> Option<&B> {
         self.entries[index as usize].operation.memory.as_ref()
@@ -116,9 +128,9 @@ mod tests {
         let left = table.leave(index);
         assert_eq!((left.token, left.memory), (1, Some("memory")));
         assert_eq!(table.find(first), None);
-        let (again, second) = table.enter(Owner::Shared, operation(2));
+        let (again, second) = table.enter(Owner::Shared(9), operation(2));
         assert_eq!(again, index);
-        assert_eq!((table.find(first), table.find(second)), (None, Some((index, Owner::Shared))));
+        assert_eq!((table.find(first), table.find(second)), (None, Some((index, Owner::Shared(9)))));
         assert_eq!(table.find(u64::MAX), None);
     }
 }

@@ -24,9 +24,10 @@ impl Default for Tuning {
             reads_as_target: None,
             reads_as_initiator: None,
             min_rnr_timer: 12,
-            // 134 ms times 8 tries: a host that vanished is noticed in one to two seconds.
+            // 134 ms, which may take a device up to four times as long, times 7 tries: a host that vanished is noticed in one to
+            // four seconds.
             ack_timeout: 15,
-            retry_count: 7,
+            retry_count: 6,
             rnr_retry_count: 6,
         }
     }

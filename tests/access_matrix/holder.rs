@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use zcmi::{Buffer, Connection, Error, Failed, RemoteBuffer};
 
 use crate::case::{Op, Request};
-use crate::common::{Peer, device_address, fill, listen, play, role, say, told, worker};
-use crate::owner::{LIFE, Link, Owner, connect};
+use crate::common::{Peer, device_address, fill, listen, play, role, say, told};
+use crate::owner::{LIFE, Link, Owner, connect, quiet_worker};
 use crate::plain::Plain;
 
 /// What destinations hold before.
@@ -114,7 +114,7 @@ fn peer() {
         return;
     }
     play(async {
-        let worker = worker();
+        let worker = quiet_worker();
         let mut ends = HashMap::new();
         let mut told = told();
         while let Some(line) = told.recv().await {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use zcmi::{Access, Buffer, ErrorKind, RemoteBuffer, Revocation};
 
 use crate::case::{Case, Op, Place, Scope, State, Via, rights};
-use crate::common::{listen, pair, pattern, worker};
+use crate::common::{listen, pair, pattern};
 use crate::holder::{Holder, POISON};
-use crate::owner::{GRANTED, Memory, Owner, leaving_nothing};
+use crate::owner::{GRANTED, Memory, Owner, leaving_nothing, quiet_worker};
 
 const PLACES: [Place; 8] = [
     Place::Behind,
@@ -112,7 +112,7 @@ fn is_refused(case: &Case, holder: &mut Holder, memory: &mut Memory, handle: &Re
 #[test]
 fn grants_leave_neither_the_memory_nor_its_alignment() {
     leaving_nothing(|address| async move {
-        let worker = worker();
+        let worker = quiet_worker();
         let (_client, server) = pair(&worker, &address).await;
         let _listener = listen(&worker, &address).await;
         let exposed = Buffer::allocate(4096).expect("memory").expose();
@@ -148,7 +148,7 @@ fn grants_leave_neither_the_memory_nor_its_alignment() {
 #[test]
 fn the_shortest_lease_ends() {
     leaving_nothing(|address| async move {
-        let worker = worker();
+        let worker = quiet_worker();
         let (client, server) = pair(&worker, &address).await;
         let exposed = Buffer::allocate(4096).expect("memory").expose();
         // The service thread looks every 25 ms, and has to come while the key is made.

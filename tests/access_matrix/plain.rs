@@ -19,8 +19,8 @@ use crate::owner::Name;
 /// Frames that the owner may send it: a message, and what it asks for when it revokes.
 const RECEIVES: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of a frame's header (`src/protocol/frame.rs`).
-const HEADER: usize = 8;
+/// Bytes of a frame's header and of a record's, as docs/protocol.md has them.
+const HEADERS: usize = 8 + 16;
 
 pub(crate) struct Plain {
     queue: OwningQueue<RegisteredBuffer>,
@@ -64,7 +64,7 @@ impl Plain {
         id.establish().expect("establishes");
         let mut this = Self { queue, key, domain, _id: id };
         let first = this.next(|completed| completed.is_receive);
-        let bytes = &first.memory.expect("a receive has memory")[HEADER..HEADER + RemoteBuffer::WIRE_LENGTH];
+        let bytes = &first.memory.expect("a receive has memory")[HEADERS..HEADERS + RemoteBuffer::WIRE_LENGTH];
         (this, RemoteBuffer::from_bytes(bytes).expect("a handle"))
     }
 
@@ -124,7 +124,9 @@ fn introduction() -> Vec<u8> {
     let mut bytes = b"zcmi\x01\x01\0\0".to_vec();
     bytes.extend_from_slice(&7u64.to_le_bytes());
     bytes.extend_from_slice(&256u32.to_le_bytes());
-    bytes.extend_from_slice(&4u32.to_le_bytes());
-    bytes.extend_from_slice(&[0; 12]);
+    bytes.extend_from_slice(&4u16.to_le_bytes());
+    bytes.extend_from_slice(&512u16.to_le_bytes());
+    bytes.extend_from_slice(&1000u32.to_le_bytes());
+    bytes.extend_from_slice(&[0; 8]);
     bytes
 }

@@ -1,5 +1,7 @@
 //! The heap allocations of a thread, counted. A test binary that has this module uses it as its allocator.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -8,17 +10,20 @@ struct Counting;
 thread_local! {
     /// Allocations of this thread: the one that runs the operations. The service thread's are control plane.
     pub(crate) static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// Bytes of these, whether or not they were given back.
+    pub(crate) static ALLOCATED_BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
-fn count() {
+fn count(bytes: usize) {
     // A thread that ends has no counter any more.
     let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+    let _ = ALLOCATED_BYTES.try_with(|count| count.set(count.get() + bytes));
 }
 
 // SAFETY: every call is passed on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller's promises are the system allocator's.
         unsafe { System.alloc(layout) }
     }
@@ -29,7 +34,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
+        count(size);
         // SAFETY: as above.
         unsafe { System.realloc(memory, layout, size) }
     }

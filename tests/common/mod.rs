@@ -40,10 +40,15 @@ pub fn device_address() -> Option<String> {
 
 /// Runs an asynchronous test on the device, with its address, within two minutes.
 pub fn on_device<F: Future<Output = ()>>(test: impl FnOnce(String) -> F) {
+    on_device_within(Duration::from_secs(120), test);
+}
+
+/// The same, within `bound`.
+pub fn on_device_within<F: Future<Output = ()>>(bound: Duration, test: impl FnOnce(String) -> F) {
     let Some(address) = device_address() else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(120), test(address)).await.expect("the test ends in time");
+        tokio::time::timeout(bound, test(address)).await.expect("the test ends in time");
     });
 }
 
@@ -64,6 +69,11 @@ pub async fn pair(worker: &Worker, address: &str) -> (Connection, Connection) {
 /// A worker with default settings.
 pub fn worker() -> Worker {
     Worker::new(Config::default()).expect("valid settings")
+}
+
+/// A worker that waits for peers which a test stops for some seconds, or whose threads it keeps busy.
+pub fn patient_worker() -> Worker {
+    Worker::new(Config { peer_timeout: Duration::from_secs(60), ..Config::default() }).expect("valid settings")
 }
 
 /// Runs what blocks on another thread, while the runtime goes on.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use zcmi::{Access, Buffer, ErrorKind, Isolation, RemoteBuffer, Revocation};
 
-use crate::common::{baseline, nothing_left, on_device, pair, still_works, worker};
+use crate::common::{baseline, nothing_left, on_device, pair, patient_worker, still_works, worker};
 use crate::holder::{self, PIECE, ask, hand, hear, is_politely_refused};
 
 /// On top of what is configured; the emulator is slow.
@@ -74,7 +74,8 @@ fn what_is_in_flight_is_drained_and_breaks_nothing() {
 #[test]
 fn a_stopped_holder_loses_the_right_at_the_deadline_and_nothing_else() {
     on_device(|address| async move {
-        let (mut peer, connection) = holder::start(&worker(), &address).await;
+        // On a slow machine it is stopped for seconds.
+        let (mut peer, connection) = holder::start(&patient_worker(), &address).await;
         let exposed = Buffer::allocate(4096).expect("memory").expose();
         let grant = exposed.grant(&connection, 0..4096, Access::READ_WRITE).await.expect("grants");
         hand(&mut peer, &connection, &grant.remote_buffer()).await;

@@ -68,6 +68,11 @@ fn what_nobody_owns_any_more_is_given_back_soon() {
         let (client, server) = pair(&worker, &address).await;
         let exposed = Buffer::allocate(1 << 16).expect("memory").expose();
         let grant = exposed.grant(&server, 0..1 << 16, Access::WRITE).await.expect("grants");
+        // Frames have their memory before it is counted: pings are sent at any time.
+        for (from, to) in [(&client, &server), (&server, &client)] {
+            from.send(b"a frame").await.expect("sends");
+            to.recv().await.expect("receives");
+        }
         let before = Resources::now().of("mr");
         for round in 0..20 {
             let bytes = SharedMemory::from(pattern(2, round, 60_000));

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zcmi::verbs::{
-    AsyncEventKind, CompletionBatch, CompletionChannel, CompletionQueue, ProtectionDomain, QueuePair,
-    QueuePairCapabilities, SendFlags, SendOperation, Tuning, WorkOpcode,
+    AsyncEventKind, CompletionBatch, CompletionChannel, CompletionQueue, Local, OwningQueue, ProtectionDomain,
+    QueuePair, QueuePairCapabilities, QueuePairKey, SendFlags, SendOperation, SendRequest, Tuning, WorkOpcode,
 };
 
 use crate::pair::{Ends, Memory, PATIENCE, RawEnds, Settings, connect, everything, wait_raw};
@@ -237,7 +237,7 @@ fn an_owning_queue_cannot_be_overrun() {
         drop(given);
         let completions = CompletionQueue::create(&fixture.context, demand).expect("a queue");
         let spare = completions.capacity() - demand;
-        let mut queue = zcmi::verbs::OwningQueue::<Memory>::new(Arc::clone(&completions));
+        let mut queue = OwningQueue::<Memory>::new(Arc::clone(&completions));
         let make = || crate::pair::build(&domain, &completions, None, &settings);
         let key = queue.add(make()).expect("fits");
         if spare < demand {
@@ -252,6 +252,72 @@ fn an_owning_queue_cannot_be_overrun() {
         drop(queue.detach(key).expect("it is there").destroy());
         let key = queue.add(make()).expect("fits again");
         assert!(queue.detach(key).is_some() && queue.detach(key).is_none());
+    });
+}
+
+/// More send requests fit their queue pairs than the completion queue: each still has a few, and nothing is overrun, though nobody
+/// polls.
+#[test]
+fn send_requests_share_the_entries_and_each_queue_pair_has_some() {
+    with_device(|fixture| {
+        let sizes = QueuePairCapabilities { inline: 0, receives: 1, segments: 1, sends: 100 };
+        let settings = Settings { sizes, ..Settings::default() };
+        let domain = ProtectionDomain::allocate(&fixture.context).expect("a domain");
+        let completions = CompletionQueue::create(&fixture.context, 127).expect("a queue");
+        let capacity = completions.capacity() as usize;
+        let mut queue = OwningQueue::<Memory>::new(Arc::clone(&completions));
+        let keys: Vec<_> = (0..6)
+            .map(|_| queue.add(crate::pair::build(&domain, &completions, None, &settings)).expect("fits"))
+            .collect();
+        for ends in keys.chunks(2) {
+            let [a, b] = [ends[0], ends[1]].map(|key| queue.queue_pair(key).expect("it is there"));
+            crate::pair::connect(fixture, a, b, settings.access, &settings.tuning);
+        }
+        let receives: usize =
+            keys.iter().map(|&key| queue.queue_pair(key).expect("there").capabilities().receives as usize).sum();
+        assert!(capacity < 600, "{capacity} entries would hold everything");
+        // Each takes what it can get, one after the other; all but what the queue itself wants signaled is not.
+        let (mut posted, most) = (0, queue.room(keys[0]));
+        for (index, &key) in keys.iter().enumerate() {
+            let before = queue.room(key);
+            assert!(before >= 8 && (index == 0) == (before > 8), "{index}: room for {before}");
+            posted += fill(&mut queue, key);
+            let refused = queue.stage(key, nothing()).expect_err("no room");
+            assert!(refused.error.is_none(), "{refused:?}");
+        }
+        assert_eq!(posted + receives, capacity, "all is used");
+        queue.flush().expect("posts");
+        // Each of them comes back, though only some were signaled.
+        let (begun, mut done) = (Instant::now(), Vec::new());
+        while done.len() < posted {
+            assert!(begun.elapsed() < PATIENCE, "{} of {posted}", done.len());
+            queue.poll(&mut done).expect("polls");
+        }
+        assert!(done.iter().all(|done| done.result == Ok(0)));
+        assert_eq!(queue.room(keys[5]), most, "and can be used by another");
+        // Likewise what is flushed: all of it completes at once, and fits.
+        for &key in &keys {
+            let pair = queue.queue_pair(key).expect("it is there");
+            pair.fail().expect("fails");
+        }
+        let mut posted = 0;
+        for &key in keys.iter().rev() {
+            posted += fill(&mut queue, key);
+        }
+        assert_eq!(posted + receives, capacity, "all is used");
+        queue.flush().expect("posts");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let mut done = Vec::new();
+        while queue.poll(&mut done).expect("polls") > 0 {}
+        eprintln!("{} of {posted} were flushed", done.len());
+        assert!(done.iter().all(|done| done.result.is_err()));
+        for key in keys {
+            done.extend(queue.detach(key).expect("it is there").destroy());
+        }
+        assert_eq!(done.len(), posted, "each once");
+        let overrun = |event: zcmi::verbs::AsyncEvent| event.kind == AsyncEventKind::CompletionQueueError;
+        let mut events = std::iter::from_fn(|| fixture.context.next_async_event().expect("reads"));
+        assert!(!events.any(overrun));
     });
 }
 
@@ -274,9 +340,12 @@ fn the_room_of_what_was_taken_out_comes_free_when_nothing_more_can_come() {
             let sink = ends.poisoned(64);
             ends.receive(ends.a, token.into(), sink);
         }
-        for token in 0..sizes.sends {
+        // What is left is less than another queue pair needs.
+        let sends = ends.queue.room(ends.a);
+        assert!(sends >= 8, "{sends}");
+        for token in 0..sends {
             let source = ends.filled(1, 64);
-            ends.post(ends.a, token.into(), SendOperation::Write(target.remote()), Memory::Buffer(source));
+            ends.post(ends.a, token as u64, SendOperation::Write(target.remote()), Memory::Buffer(source));
         }
         let detached = ends.queue.detach(ends.a).expect("it is there");
         let try_one = |ends: &mut Ends| {
@@ -285,7 +354,7 @@ fn the_room_of_what_was_taken_out_comes_free_when_nothing_more_can_come() {
         };
         let error = try_one(&mut ends).expect_err("its completions may be in the queue");
         assert!(error.detail().is_some_and(|detail| detail.contains("taken out")), "{error}");
-        assert_eq!(detached.destroy().len(), (sizes.sends + sizes.receives) as usize);
+        assert_eq!(detached.destroy().len(), sends + sizes.receives as usize);
         try_one(&mut ends).expect_err("they still are");
         let (begun, mut done) = (Instant::now(), Vec::new());
         while ends.queue.poll(&mut done).expect("polls") > 0 {
@@ -302,11 +371,11 @@ fn a_queue_serves_one_owning_queue_only() {
     with_device(|fixture| {
         let mut ends = Ends::reliable(fixture);
         let completions = Arc::clone(ends.queue.completions());
-        let mut other = zcmi::verbs::OwningQueue::<Memory>::new(Arc::clone(&completions));
+        let mut other = OwningQueue::<Memory>::new(Arc::clone(&completions));
         let make = |ends: &Ends| crate::pair::build(&ends.domain, &completions, None, &ends.settings);
         let error = other.add(make(&ends)).expect_err("it is taken");
         assert!(error.detail().is_some_and(|detail| detail.contains("another OwningQueue")), "{error}");
-        let shared = zcmi::verbs::OwningQueue::<Memory>::with_shared_receives(completions.clone(), &ends.domain, 4, 1);
+        let shared = OwningQueue::<Memory>::with_shared_receives(completions.clone(), &ends.domain, 4, 1);
         assert_eq!(shared.map(drop).expect_err("it is taken").errno(), Some(libc::EINVAL));
         ends.still_works();
         // Nor a queue pair that completes elsewhere.
@@ -314,6 +383,22 @@ fn a_queue_serves_one_owning_queue_only() {
         let pair = crate::pair::build(&ends.domain, &elsewhere, None, &ends.settings);
         assert_eq!(ends.queue.add(pair).expect_err("elsewhere").errno(), Some(libc::EINVAL));
     });
+}
+
+/// A write of nothing that is not signaled.
+fn nothing() -> SendRequest<'static, Memory> {
+    let operation = SendOperation::Write(zcmi::verbs::Remote::default());
+    SendRequest { token: 0, operation, local: Local::Inline(&[]), flags: SendFlags::NONE }
+}
+
+/// Stages as many as there is room for; answers how many.
+fn fill(queue: &mut OwningQueue<Memory>, key: QueuePairKey) -> usize {
+    let mut staged = 0;
+    while queue.room(key) > 0 {
+        queue.stage(key, nothing()).expect("there is room");
+        staged += 1;
+    }
+    staged
 }
 
 /// A queue pair with a completion queue of its own.

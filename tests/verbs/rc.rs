@@ -1,12 +1,12 @@
 //! Reliable connections, in good flow.
 
 use zcmi::verbs::{
-    Access, ExposedRegion, Local, Pieces, QueuePairCapabilities, QueuePairState, Remote, SendFlags, SendList,
-    SendOperation, SendRequest,
+    Access, CompletionStatus, ExposedRegion, Local, Pieces, QueuePairCapabilities, QueuePairState, Remote, SendFlags,
+    SendList, SendOperation, SendRequest,
 };
 
 use crate::common::pattern;
-use crate::pair::{Ends, Memory, POISON, RawEnds, Seen, Settings, everything, segment, wait_raw};
+use crate::pair::{Ends, Memory, POISON, RawEnds, Seen, Settings, everything, segment, status, wait_raw};
 use crate::support::with_device;
 
 #[test]
@@ -129,6 +129,24 @@ fn a_write_with_immediate_completes_a_receive_without_touching_its_memory() {
             let sink = received.memory.expect("its buffer").buffer();
             assert!(sink.iter().all(|&byte| byte == POISON), "the receive's own memory is not used");
         }
+    });
+}
+
+/// So it can ask whether the peer's device answers.
+#[test]
+fn a_write_of_nothing_needs_no_key_and_no_memory() {
+    with_device(|fixture| {
+        let mut ends = Ends::reliable(fixture);
+        for remote in [Remote::default(), Remote { address: 0x1000, key: 0x0bad_0bad }] {
+            ends.post_inline(ends.a, 1, SendOperation::Write(remote), b"");
+            let done = ends.one();
+            assert_eq!((done.token, done.result), (1, Ok(0)));
+        }
+        ends.still_works();
+        // Where nobody answers, it says so.
+        ends.pair(ends.b).fail().expect("fails");
+        ends.post_inline(ends.a, 1, SendOperation::Write(Remote::default()), b"");
+        assert_eq!(status(ends.one().result), CompletionStatus::RetryExceeded);
     });
 }
 

@@ -3,12 +3,15 @@
 use std::time::Instant;
 
 use zcmi::verbs::{
-    AsyncEvent, AsyncEventKind, AsyncEventObject, CompletionQueue, CompletionStatus, Local, OwningQueue,
-    ProtectionDomain, QueuePairKey, SendFlags, SendOperation, SendRequest, SharedReceiveQueue,
+    Access, AsyncEvent, AsyncEventKind, AsyncEventObject, CompletionQueue, CompletionStatus, ExposedRegion, Local,
+    OwningQueue, ProtectionDomain, QueuePairKey, QueuePairState, Remote, SendFlags, SendOperation, SendRequest,
+    SharedReceiveQueue,
 };
 
 use crate::common::pattern;
-use crate::pair::{Ends, Memory, PATIENCE, Settings, build, connect, everything, segment, status, wait_raw};
+use crate::pair::{
+    Ends, Memory, PATIENCE, Settings, build, connect, everything, kernel_is_at_least, segment, status, wait_raw,
+};
 use crate::support::{Fixture, with_device};
 
 fn sharing(fixture: &Fixture, receives: u32) -> Ends {
@@ -234,6 +237,126 @@ fn a_receive_whose_queue_pair_was_taken_out_still_comes_back() {
 }
 
 #[test]
+fn what_nobody_can_take_any_more_comes_back_from_a_queue_that_is_made_anew() {
+    with_device(|fixture| {
+        let mut ends = sharing(fixture, 16);
+        for token in 0..8 {
+            share(&mut ends, token, 8);
+        }
+        ends.post_inline(ends.a, 1, SendOperation::Send, b"x");
+        ends.both();
+        ends.post_inline(ends.a, 1, SendOperation::Send, b"y");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let mut done = Vec::new();
+        let error = ends.queue.renew_shared_receives(&mut done).expect_err("two queue pairs take from it");
+        assert_eq!(error.errno(), Some(libc::EBUSY));
+        let detached = [ends.a, ends.b].map(|key| ends.queue.detach(key).expect("it is there"));
+        let error = ends.queue.renew_shared_receives(&mut done).expect_err("they still may");
+        assert_eq!(error.errno(), Some(libc::EBUSY));
+        assert!(done.is_empty());
+        for detached in detached {
+            detached.destroy();
+        }
+        let before = ends.queue.shared_receives().expect("a queue").key();
+        ends.queue.renew_shared_receives(&mut done).expect("nobody takes from it");
+        assert_ne!(ends.queue.shared_receives().expect("a queue").key(), before);
+        let tokens: Vec<_> = done.iter().map(|done| (done.token, done.result.is_ok())).collect();
+        let expected: Vec<_> = (1..8).map(|token| (token, token == 1)).collect();
+        assert_eq!(tokens, expected, "what has completed first, each once");
+        assert!(
+            done.iter().all(|done| done.is_receive && done.queue_pair == QueuePairKey::NONE && done.memory.is_some())
+        );
+        // It works as before, for others.
+        let [a, b] = [(); 2].map(|()| {
+            let pair = build(&ends.domain, ends.queue.completions(), ends.queue.shared_receives(), &ends.settings);
+            ends.queue.add(pair).expect("fits")
+        });
+        connect(fixture, ends.pair(a), ends.pair(b), everything(), &ends.settings.tuning);
+        for token in 0..ends.queue.receive_room() as u64 {
+            share(&mut ends, token, 8);
+        }
+        ends.post_inline(a, 100, SendOperation::Send, b"z");
+        let (_, received) = ends.both();
+        assert_eq!((received.token, received.queue_pair, received.result), (0, b, Ok(1)));
+        let mut plain = Ends::reliable(fixture);
+        let error = plain.queue.renew_shared_receives(&mut Vec::new()).expect_err("there is none");
+        assert_eq!(error.errno(), Some(libc::EINVAL));
+    });
+}
+
+/// rxe drops the receive of a queue pair that fails in the middle of a message, since Linux 6.12 at the latest.
+#[test]
+fn a_receive_that_is_lost_with_its_queue_pair_is_written_off() {
+    with_device(|fixture| {
+        const LENGTH: usize = 8 << 20;
+        let mut ends = sharing(fixture, 16);
+        let region = ExposedRegion::allocate(&ends.domain, LENGTH, Access::LOCAL_WRITE).expect("memory");
+        let part = Memory::Part(region.part(0..LENGTH).expect("inside"));
+        ends.queue.post_shared_receive(0, part).expect("takes it");
+        for token in 1..8 {
+            share(&mut ends, token, 8);
+        }
+        let room = ends.queue.receive_room();
+        let source = ends.filled(1, LENGTH);
+        ends.post(ends.a, 1, SendOperation::Send, Memory::Buffer(source));
+        let (begun, first) = (Instant::now(), pattern(1, 0, 64));
+        let mut seen = vec![0; 64];
+        while seen != first {
+            assert!(begun.elapsed() < PATIENCE, "the message does not come");
+            region.load(0, &mut seen);
+        }
+        ends.pair(ends.b).fail().expect("fails");
+        let mut done = Vec::new();
+        for key in [ends.a, ends.b] {
+            done.extend(ends.queue.detach(key).expect("it is there").destroy());
+        }
+        // Some completes by the end of its queue pair, some comes by itself.
+        while ends.queue.poll(&mut done).expect("polls") > 0 {}
+        let is_lost = !done.iter().any(|done| done.is_receive);
+        eprintln!("lost: {is_lost}");
+        assert!(is_lost || !kernel_is_at_least(6, 12), "it completed: {done:?}");
+        // Others go on.
+        let [a, b] = [(); 2].map(|()| {
+            let pair = build(&ends.domain, ends.queue.completions(), ends.queue.shared_receives(), &ends.settings);
+            ends.queue.add(pair).expect("fits")
+        });
+        connect(fixture, ends.pair(a), ends.pair(b), everything(), &ends.settings.tuning);
+        assert_eq!(ends.queue.write_off_receives(), 0, "nothing has overtaken it");
+        for token in 1..3 {
+            ends.post_inline(a, 100, SendOperation::Send, b"x");
+            assert_eq!(ends.both().1.token, token);
+        }
+        assert_eq!(ends.queue.write_off_receives(), 0, "it may only take its time");
+        assert_eq!(ends.queue.receive_room(), room + 2 + usize::from(!is_lost));
+        assert_eq!(ends.queue.write_off_receives(), usize::from(is_lost));
+        assert_eq!(ends.queue.write_off_receives(), 0, "once");
+        assert_eq!(ends.queue.receive_room(), room + 3);
+        for token in 0..ends.queue.receive_room() as u64 {
+            share(&mut ends, 200 + token, 8);
+        }
+        for token in 3..8 {
+            ends.post_inline(a, 100, SendOperation::Send, b"x");
+            assert_eq!(ends.both().1.token, token);
+        }
+        // Its memory is there until the queue is gone.
+        for key in [a, b] {
+            ends.queue.detach(key).expect("it is there").destroy();
+        }
+        let mut done = Vec::new();
+        ends.queue.renew_shared_receives(&mut done).expect("nobody takes from it");
+        let mut tokens: Vec<_> = done.iter().map(|done| done.token).filter(|token| *token < 200).collect();
+        tokens.sort_unstable();
+        assert_eq!(tokens, if is_lost { vec![0] } else { vec![] });
+        assert!(done.iter().all(|done| done.memory.is_some()));
+        // It works as before.
+        let room = ends.queue.receive_room();
+        for token in 0..room as u64 {
+            share(&mut ends, token, 8);
+        }
+    });
+}
+
+#[test]
 fn requests_with_a_shared_queue_can_be_refused_like_others() {
     with_device(|fixture| {
         let mut ends = sharing(fixture, 4);
@@ -242,5 +365,44 @@ fn requests_with_a_shared_queue_can_be_refused_like_others() {
         let request = SendRequest { token: 1, operation: SendOperation::Send, local, flags: SendFlags::SIGNALED };
         let error = ends.queue.post(ends.a, request).expect_err("too long").error.expect("a reason");
         assert!(error.detail().is_some_and(|detail| detail.contains("100000 bytes inline")), "{error}");
+    });
+}
+
+/// Nothing is flushed when receives are shared: the state of the queue pair tells, and an event where the kernel makes one.
+#[test]
+fn a_queue_pair_whose_peer_was_refused_is_in_error_and_takes_no_receive_with_it() {
+    with_device(|fixture| {
+        for is_read in [false, true] {
+            let mut ends = sharing(fixture, 16);
+            for token in 0..8 {
+                share(&mut ends, token, 8);
+            }
+            let nowhere = Remote { address: 0x1000, key: 0x0bad_0bad };
+            if is_read {
+                let sink = Memory::Buffer(ends.poisoned(8));
+                ends.post(ends.a, 1, SendOperation::Read(nowhere), sink);
+            } else {
+                ends.post_inline(ends.a, 1, SendOperation::Write(nowhere), b"evil");
+            }
+            let refused = ends.one();
+            assert_eq!((refused.queue_pair, status(refused.result)), (ends.a, CompletionStatus::RemoteAccess));
+            let (begun, number) = (Instant::now(), ends.pair(ends.b).number());
+            while ends.pair(ends.b).state().expect("a state") != QueuePairState::Error {
+                assert!(begun.elapsed() < PATIENCE, "it does not fail");
+            }
+            // Linux 6.1 has none; 6.12 the first, 7.3 the second too.
+            let kinds = [AsyncEventKind::LastWorkRequestReached, AsyncEventKind::QueuePairAccessError];
+            let mut is_told = !kernel_is_at_least(6, 12);
+            while !is_told {
+                assert!(begun.elapsed() < PATIENCE, "no event");
+                let event = fixture.context.next_async_event().expect("reads");
+                is_told = event.is_some_and(|event| {
+                    event.object == AsyncEventObject::QueuePair(number) && kinds.contains(&event.kind)
+                });
+            }
+            // The receives are still there, for others.
+            assert_eq!(ends.queue.receive_room(), ends.queue.shared_receives().expect("some").receives() as usize - 8);
+            assert_eq!(ends.queue.poll(&mut Vec::new()).expect("polls"), 0);
+        }
     });
 }

@@ -58,6 +58,18 @@ impl Pool {
         global::global()
     }
 
+    /// Lets `act` use the [global](Self::global) pool, or what a simulation has put in its place.
+    #[inline]
+    pub(crate) fn with_global<R>(act: impl FnOnce(&Self) -> R) -> R {
+        global::with(act)
+    }
+
+    /// Takes the place of the global pool on this thread; `None` ends that. Answers what it was before.
+    #[cfg(all(any(test, feature = "internals"), not(loom)))]
+    pub(crate) fn replace_global_on_this_thread(pool: Option<Self>) -> Option<Self> {
+        global::replace_on_this_thread(pool)
+    }
+
     pub(super) fn new(budget: Arc<Budget>, options: PoolOptions) -> Self {
         Self { inner: Arc::new(Inner::new(budget, options)) }
     }

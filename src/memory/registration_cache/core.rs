@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::{Arc, PoisonError, Weak};
+use std::time::Instant;
 
 use super::entry::{Entry, Graves, Quarantined, Record, is_foreign};
 use super::hints::{HintWriter, Hints};
@@ -11,6 +12,7 @@ use super::state::Claim;
 use super::wanted::Wanted;
 use super::{CacheLimits, CacheStatistics, Lease, slots};
 use crate::memory::Epoch;
+use crate::service::Service;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::locks::{Mutex, MutexGuard};
 
@@ -22,6 +24,8 @@ pub(super) struct Core {
     /// Counts misses; see [`Recency`](super::entry::Recency).
     pub(super) period: AtomicU64,
     pub(super) hints: Hints,
+    /// Whose timer and clock it has; `None` is the process'.
+    pub(super) service: Option<Arc<Service>>,
     inner: Mutex<Inner>,
 }
 
@@ -67,7 +71,7 @@ thread_local! {
 }
 
 impl Core {
-    pub(super) fn new(id: u64, limits: CacheLimits) -> Arc<Self> {
+    pub(super) fn new(id: u64, limits: CacheLimits, service: Option<Arc<Service>>) -> Arc<Self> {
         let (hints, writer) = Hints::new();
         let inner = Inner {
             limits,
@@ -86,8 +90,14 @@ impl Core {
             this: Weak::clone(this),
             period: AtomicU64::new(0),
             hints,
+            service,
             inner: Mutex::new(inner),
         })
+    }
+
+    /// What the time is for its entries.
+    pub(super) fn now(&self) -> Instant {
+        self.service.as_ref().map_or_else(Instant::now, |service| service.now())
     }
 
     /// A lease on an entry that contains `wanted`, if one is found without a lock.
@@ -208,7 +218,7 @@ impl Inner {
         }
         let Some(entry) = self.free.pop() else { return Err(record) };
         entry.open(range, record, core.period.load(Ordering::Relaxed));
-        self.index.insert(entry);
+        self.index.insert(entry, core.now());
         self.writer.insert(&core.hints, entry, self.index.entries());
         Ok(entry)
     }

@@ -148,6 +148,12 @@ impl Entry {
         Some(record.as_ref()?.memory.as_ref()?.owners())
     }
 
+    /// The registration of an entry that the caller has pinned.
+    pub(super) fn registration(&self) -> Option<Arc<dyn Registration>> {
+        let record = slots::record(self.number)?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&record.as_ref()?.registration))
+    }
+
     #[inline]
     fn serves(&self, wanted: &Wanted) -> bool {
         #[cfg(test)]

@@ -62,7 +62,7 @@ impl Index {
     }
 
     /// Adds an entry that neither contains another nor is contained.
-    pub(super) fn insert(&mut self, entry: &'static Entry) {
+    pub(super) fn insert(&mut self, entry: &'static Entry, now: Instant) {
         let (range, recency) = (entry.range(), entry.recency());
         let owner = match entry.owners() {
             // Of `Bytes` the id would change with the number of owners.
@@ -72,7 +72,7 @@ impl Index {
         if let Some(owner) = owner {
             *self.owners.entry(owner).or_default() += 1;
         }
-        let quiet = (recency, Instant::now());
+        let quiet = (recency, now);
         self.ranges.insert((range.owner, range.base), Node { entry, end: range.end, recency, owner, quiet });
         self.recent.insert((recency, entry.number));
     }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::entry::{Entry, is_foreign, release};
-use crate::memory::{Epoch, Registration, SharedMemory};
+use crate::memory::{Epoch, Registrable, Registration, SharedMemory};
+use crate::{Error, ErrorKind, Result};
 
 /// Keeps a registration and its memory for as long as it lives, whatever becomes of the cache.
 #[must_use = "dropping a lease lets the registration go"]
@@ -17,7 +18,7 @@ enum Held {
     Cached(&'static Entry),
     /// Of no bytes there is nothing to register.
     Empty,
-    Uncached(#[expect(dead_code, reason = "dropping it is what counts")] Box<Uncached>),
+    Uncached(Box<Uncached>),
 }
 
 struct Uncached {
@@ -48,6 +49,29 @@ impl Lease {
     #[inline]
     pub(crate) fn local_key(&self) -> u32 {
         self.key
+    }
+
+    /// Whether it covers these bytes and no others.
+    pub(super) fn is_exactly(&self, base: usize, length: usize) -> bool {
+        match &self.held {
+            Held::Cached(entry) => (entry.range().base, entry.range().end) == (base, base + length),
+            Held::Empty => false,
+            // It is of what was asked for, and was not asked for by anybody else.
+            Held::Uncached(uncached) => {
+                let memory = uncached.memory.as_ref();
+                memory.is_some_and(|memory| (memory.address().addr(), memory.length()) == (base, length))
+            }
+        }
+    }
+
+    /// What is registered, which must be let go before the lease.
+    pub(super) fn registration(&self) -> Result<Arc<dyn Registration>> {
+        let registration = match &self.held {
+            Held::Cached(entry) => entry.registration(),
+            Held::Empty => None,
+            Held::Uncached(uncached) => uncached.registration.clone(),
+        };
+        registration.ok_or_else(|| Error::new(ErrorKind::OutOfBounds, "register memory").with_detail("of no bytes"))
     }
 
     /// Whether the registration stays when the lease ends.

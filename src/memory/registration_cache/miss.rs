@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use super::Lease;
 use super::core::{Charge, Core, Removed};
@@ -76,6 +75,22 @@ impl Core {
         lease
     }
 
+    /// A registration of all of `memory` that is not kept.
+    pub(super) fn register_uncached(
+        &self,
+        memory: &SharedMemory,
+        domain: &dyn Domain,
+        access: RegionAccess,
+    ) -> Result<Lease> {
+        let mut inner = self.lock();
+        inner.counts.misses += 1;
+        inner.counts.uncached += 1;
+        drop(inner);
+        let (memory, mut graves) = (Arc::new(memory.clone()), Graves::default());
+        let registration = self.register(&memory, 0..memory.length(), domain, access, &mut graves)?;
+        Ok(Lease::uncached(registration, memory, self.epoch))
+    }
+
     fn plan(&self, wanted: &Wanted, may_wait: bool) -> Plan<'_> {
         let mut inner = self.lock();
         let period = self.next_period();
@@ -88,7 +103,7 @@ impl Core {
             return Plan::Wait(Arc::clone(pending));
         }
         inner.counts.misses += 1;
-        let mut removed = inner.drop_ownerless(&self.hints, OWNERS_A_MISS, Instant::now());
+        let mut removed = inner.drop_ownerless(&self.hints, OWNERS_A_MISS, self.now());
         let charge = Charge { bytes: wanted.pinned(), entries: 1 };
         let reserved = charge.bytes <= inner.limits.bytes && !inner.limits.keep_nothing() && {
             let mut total = inner.charged.beyond(removed.charge);

@@ -22,6 +22,7 @@
 
 mod core;
 mod entry;
+mod exact;
 mod hints;
 mod index;
 mod lease;
@@ -48,6 +49,7 @@ use self::core::Core;
 use self::entry::is_foreign;
 use self::wanted::Wanted;
 use super::{Domain, RegionAccess, Registrable, SharedMemory};
+use crate::service::Service;
 use crate::{Error, ErrorKind, Result};
 
 pub(crate) use lease::Lease;
@@ -60,9 +62,15 @@ pub(crate) struct RegistrationCache {
 }
 
 impl RegistrationCache {
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn new(limits: CacheLimits) -> Self {
+        Self::of_service(limits, None)
+    }
+
+    /// A cache whose timer is of `service`; `None` is the process'.
+    fn of_service(limits: CacheLimits, service: Option<Arc<Service>>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { core: Core::new(NEXT.fetch_add(1, Ordering::Relaxed), limits) }
+        Self { core: Core::new(NEXT.fetch_add(1, Ordering::Relaxed), limits, service) }
     }
 
     /// As [`new`](Self::new), and only [`sweep`](Self::sweep) and misses look for last owners.

@@ -19,7 +19,7 @@ impl RegistrationCache {
             return cache;
         }
         caches.retain(|_, cache| cache.strong_count() > 0);
-        let cache = Arc::new(Self::new(limits));
+        let cache = Arc::new(Self::of_service(limits, domain.service()));
         caches.insert(domain.id(), Arc::downgrade(&cache));
         cache
     }

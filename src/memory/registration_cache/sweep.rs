@@ -1,6 +1,6 @@
 //! Finding, from time to time, what only the cache keeps alive.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::core::Inner;
@@ -23,8 +23,8 @@ impl Core {
                 core.turn();
             }
         };
-        match Service::of_process() {
-            Ok(service) => service.run_at(Instant::now() + PAUSE, turn),
+        match self.service.as_ref().map_or_else(Service::of_process, |service| Ok(Arc::clone(service))) {
+            Ok(service) => drop(service.run_at(service.now() + PAUSE, turn)),
             Err(error) => {
                 tracing::warn!(%error, "memory that nobody uses stays registered until there is a miss");
                 self.lock().sweeping = false;
@@ -47,7 +47,7 @@ impl Core {
     }
 
     fn turn(&self) {
-        self.sweep(Instant::now());
+        self.sweep(self.now());
         let again = {
             let mut inner = self.lock();
             inner.sweeping = inner.index.len() > 0;

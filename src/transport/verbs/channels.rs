@@ -2,8 +2,11 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::domain::VerbsDomain;
+use super::failures::Failures;
+use super::receives::Receives;
 use super::windows::{self, Windows};
 use super::wrap;
 use crate::memory::Transfer;
@@ -12,8 +15,8 @@ use crate::transport::{
     Source, WindowKey,
 };
 use crate::verbs::{
-    self, Completed, CompletionStatus, Local, OwningQueue, QueuePair, QueuePairCapabilities, QueuePairKey,
-    RefusedWindow, Remote, SendFlags, SendOperation, SendRequest,
+    self, Completed, CompletionStatus, Local, OwningQueue, POLL_BATCH, QueuePair, QueuePairCapabilities, QueuePairKey,
+    QueuePairState, RefusedWindow, Remote, SendFlags, SendOperation, SendRequest,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -24,8 +27,12 @@ pub(crate) struct Channels {
     /// Room for one poll, kept from poll to poll.
     completed: Vec<Completed<Transfer>>,
     windows: Windows,
+    failures: Failures,
+    receives: Receives,
     /// Bytes that one request carries: the least of all ports.
     longest: u64,
+    /// Reads and atomics that each channel may have outstanding, by its number.
+    reads: Vec<u8>,
     domain: Arc<VerbsDomain>,
 }
 
@@ -36,19 +43,38 @@ impl Channels {
         for port in 1..=context.attributes()?.ports {
             longest = longest.min(context.port(port)?.max_message_size.into());
         }
-        Ok(Self { queue, completed: Vec::with_capacity(64), windows: Windows::default(), longest, domain })
+        let failures = Failures::new(domain.reports());
+        let (completed, windows) = (Vec::with_capacity(64), Windows::default());
+        let (receives, reads) = (Receives::default(), Vec::new());
+        Ok(Self { queue, completed, windows, failures, receives, longest, reads, domain })
     }
 
     pub(super) fn create(&mut self, sizes: ChannelSizes) -> verbs::Result<ChannelKey> {
         let most = self.domain.protection_domain().context().attributes()?.max_segments;
         let wanted = QueuePairCapabilities {
             inline: sizes.inline,
-            receives: sizes.receives,
+            receives: 0,
             segments: sizes.segments.min(most),
             sends: sizes.sends,
         };
-        let pair = QueuePair::create(self.domain.protection_domain(), self.queue.completions(), wanted)?;
-        self.queue.add(pair).map(|key| ChannelKey(key.index()))
+        let mut builder =
+            QueuePair::builder(self.domain.protection_domain(), self.queue.completions()).capabilities(wanted);
+        if let Some(receives) = self.queue.shared_receives() {
+            builder = builder.shared_receives(receives);
+        }
+        let key = self.queue.add(builder.create()?)?;
+        self.receives.channel_opened();
+        Ok(ChannelKey(key.index()))
+    }
+
+    /// The channel works, and the peer can serve so many of its reads and atomics at once.
+    pub(super) fn activated(&mut self, channel: ChannelKey, reads: u8) {
+        if let Some(number) = self.queue_pair(channel).map(QueuePair::number) {
+            self.failures.watch(channel, number);
+        }
+        let index = channel.0 as usize;
+        self.reads.resize(self.reads.len().max(index + 1), 0);
+        self.reads[index] = reads;
     }
 
     /// Reads that a queue pair can serve, and have outstanding.
@@ -74,15 +100,19 @@ impl Queue for Channels {
                 Operation::FetchAdd { address, key, add } => {
                     SendOperation::FetchAdd { remote: Remote { address, key }, add }
                 }
+                Operation::Probe => SendOperation::Write(Remote::default()),
                 Operation::Read { address, key } => SendOperation::Read(Remote { address, key }),
                 Operation::Send => SendOperation::Send,
                 Operation::Write { address, key } => SendOperation::Write(Remote { address, key }),
+                Operation::WriteNotify { address, key, value } => {
+                    SendOperation::WriteWithImmediate(Remote { address, key }, value)
+                }
             },
             local: match request.source {
                 Source::Inline(bytes) => Local::Inline(bytes),
                 Source::Owned(memory) => Local::Owned(memory),
             },
-            flags: if request.signaled { SendFlags::SIGNALED } else { SendFlags::NONE },
+            flags: flags(request.signaled, request.fence),
         };
         self.queue.stage(QueuePairKey::from_index(channel.0), request).map_err(|refused| Refused {
             error: refused.error.map(|error| wrap("post", error)),
@@ -100,15 +130,25 @@ impl Queue for Channels {
     }
 
     #[inline]
-    fn post_receive(&mut self, channel: ChannelKey, token: u64, memory: Transfer) -> std::result::Result<(), Refused> {
-        self.queue.post_receive(QueuePairKey::from_index(channel.0), token, memory).map_err(|refused| Refused {
+    fn post_receive(&mut self, token: u64, memory: Transfer) -> std::result::Result<(), Refused> {
+        self.queue.post_shared_receive(token, memory).map_err(|refused| Refused {
             error: refused.error.map(|error| wrap("post receive", error)),
             memory: refused.memory,
         })
     }
 
+    fn receive_room(&self) -> usize {
+        self.queue.receive_room()
+    }
+
+    fn tend(&mut self, now: Instant) {
+        self.failures.look(now, |channel| has_failed(&self.queue, channel));
+        self.receives.tend(&mut self.queue, &mut self.completed, now);
+    }
+
     #[inline]
     fn poll(&mut self, done: &mut Vec<Completion>) -> Result<bool> {
+        self.failures.find(|channel| has_failed(&self.queue, channel));
         let polled = self.queue.poll(&mut self.completed);
         // Also when the poll failed: what was not posted is among them.
         if !self.completed.is_empty() {
@@ -117,8 +157,16 @@ impl Queue for Channels {
                     let channel = ChannelKey(completed.queue_pair.index());
                     self.windows.completed(channel, completed.token, window, completed.result.is_ok());
                 }
+                if completed.result.is_ok() {
+                    self.failures.heard(ChannelKey(completed.queue_pair.index()));
+                }
                 done.push(completion(completed));
             }
+        }
+        // Behind all that came before: that may say more.
+        if polled.as_ref().is_ok_and(|polled| *polled < POLL_BATCH) {
+            self.failures.tell(done);
+            self.receives.tell(done);
         }
         polled.map(|polled| polled > 0).map_err(|error| wrap("poll", error))
     }
@@ -131,11 +179,12 @@ impl Queue for Channels {
         self.queue.completions().drain_events().map(drop).map_err(|error| wrap("read events", error))
     }
 
-    fn event_descriptor(&self) -> Result<OwnedFd> {
+    fn event_descriptor(&self) -> Result<Option<OwnedFd>> {
         self.queue
             .completions()
             .as_fd()
             .try_clone_to_owned()
+            .map(Some)
             .map_err(|error| Error::new(ErrorKind::ResourceExhausted, "duplicate a descriptor").with_source(error))
     }
 
@@ -146,6 +195,7 @@ impl Queue for Channels {
             sends: sizes.map_or(0, |sizes| sizes.sends as usize),
             longest: self.longest,
             segments: sizes.map_or(0, |sizes| sizes.segments as usize),
+            reads: self.reads.get(channel.0 as usize).copied().unwrap_or(0).into(),
         }
     }
 
@@ -199,6 +249,7 @@ impl Queue for Channels {
     }
 
     fn fail(&mut self, channel: ChannelKey) {
+        self.failures.forget(channel);
         if let Some(Err(error)) = self.queue_pair(channel).map(QueuePair::fail) {
             tracing::warn!(%error, "a queue pair could not be moved to ERROR");
         }
@@ -206,7 +257,9 @@ impl Queue for Channels {
 
     fn close(&mut self, channel: ChannelKey) -> Option<Box<dyn FnOnce() -> Vec<Completion> + Send>> {
         let detached = self.queue.detach(QueuePairKey::from_index(channel.0))?;
+        self.receives.channel_closed();
         let remains = self.windows.leave(channel);
+        self.failures.forget(channel);
         Some(Box::new(move || {
             // Frees the windows that are bound, then destroys the queue pair.
             let flushed = detached.destroy();
@@ -217,11 +270,30 @@ impl Queue for Channels {
 }
 
 #[inline]
+fn flags(signaled: bool, fence: bool) -> SendFlags {
+    let when = |wanted: bool, flag| if wanted { flag } else { SendFlags::NONE };
+    when(signaled, SendFlags::SIGNALED) | when(fence, SendFlags::FENCE)
+}
+
+fn has_failed(queue: &OwningQueue<Transfer>, channel: ChannelKey) -> bool {
+    let pair = queue.queue_pair(QueuePairKey::from_index(channel.0));
+    match pair.map(QueuePair::state) {
+        Some(Ok(state)) => state == QueuePairState::Error,
+        Some(Err(error)) => {
+            tracing::warn!(%error, "the state of a queue pair is not known");
+            false
+        }
+        None => false,
+    }
+}
+
+#[inline]
 fn completion(completed: Completed<Transfer>) -> Completion {
     Completion {
         token: completed.token,
         channel: ChannelKey(completed.queue_pair.index()),
         is_receive: completed.is_receive,
+        immediate: completed.arrival.immediate,
         result: completed.result.map_err(|error| {
             let kind = match error.status {
                 CompletionStatus::Flushed => return Failure::Flushed,
@@ -237,5 +309,18 @@ fn completion(completed: Completed<Transfer>) -> Completion {
             })
         }),
         memory: completed.memory,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_waits_for_reads_only_if_it_is_fenced() {
+        assert_eq!(flags(false, false), SendFlags::NONE);
+        assert_eq!(flags(true, false), SendFlags::SIGNALED);
+        assert_eq!(flags(false, true), SendFlags::FENCE);
+        assert_eq!(flags(true, true), SendFlags::SIGNALED | SendFlags::FENCE);
     }
 }

@@ -6,9 +6,9 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::device_events::{DeviceEvents, Reports};
 use super::wrap;
-use crate::memory::{self, Domain, Epoch, RegionAccess, Registrable, Registration};
-use crate::service::{Service, WatchId};
+use crate::memory::{self, Domain, RegionAccess, Registrable, Registration};
 use crate::verbs::{Access, Context, DeviceCapabilities, MemoryRegion, ProtectionDomain};
 use crate::{Error, ErrorKind, Result};
 
@@ -22,7 +22,7 @@ pub(super) struct VerbsDomain {
     domain: Arc<ProtectionDomain>,
     nonce: u64,
     has_windows: bool,
-    _events: EventWatch,
+    events: DeviceEvents,
 }
 
 type Domains = HashMap<(u32, String), Weak<VerbsDomain>>;
@@ -43,20 +43,24 @@ impl VerbsDomain {
         let failed = |error| wrap("open device", error).with_device(name);
         let context = Context::open(name).map_err(failed)?;
         let domain = ProtectionDomain::allocate(&context).map_err(failed)?;
-        let events = watch_events(&context)?;
+        let events = DeviceEvents::watch(&context)?;
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let capabilities = context.attributes().map_err(failed)?.capabilities;
         let has_windows = capabilities.contains(DeviceCapabilities::MEMORY_WINDOW_TYPE_2A)
             || capabilities.contains(DeviceCapabilities::MEMORY_WINDOW_TYPE_2B);
         let nonce = rand::random();
-        let domain =
-            Arc::new_cyclic(|this| Self { id, this: Weak::clone(this), domain, nonce, has_windows, _events: events });
+        let domain = Arc::new_cyclic(|this| Self { id, this: Weak::clone(this), domain, nonce, has_windows, events });
         domains.insert(key, Arc::downgrade(&domain));
         Ok(domain)
     }
 
     pub(super) fn protection_domain(&self) -> &Arc<ProtectionDomain> {
         &self.domain
+    }
+
+    /// What the device tells of failed queue pairs from now on.
+    pub(super) fn reports(&self) -> Arc<Reports> {
+        self.events.reports()
     }
 
     fn device(&self) -> &str {
@@ -157,51 +161,4 @@ impl Registration for Region {
         let region = Arc::try_unwrap(region).map_err(|_| held(()).with_device(domain.device()))?;
         region.deregister().map_err(|error| wrap("deregister memory", error).with_device(domain.device()))
     }
-}
-
-/// Ends the watch for the device's events with its domain: they may never come, and their descriptor would stay open.
-#[derive(Debug)]
-struct EventWatch {
-    id: WatchId,
-    epoch: Epoch,
-}
-
-impl Drop for EventWatch {
-    fn drop(&mut self) {
-        // A forked child's service knows nothing of it.
-        if let Some(service) = self.epoch.is_current().then(Service::of_process).and_then(Result::ok) {
-            service.unwatch(self.id);
-        }
-    }
-}
-
-/// Logs what the device reports, for as long as somebody has it open.
-fn watch_events(context: &Arc<Context>) -> Result<EventWatch> {
-    use std::os::fd::AsFd;
-    let fd = context
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(|error| Error::new(ErrorKind::ResourceExhausted, "open device").with_source(error))?;
-    let context = Arc::downgrade(context);
-    let id = Service::of_process()?.watch(fd, move || {
-        let Some(context) = context.upgrade() else { return false };
-        loop {
-            match context.next_async_event() {
-                Ok(Some(event)) => {
-                    tracing::info!(
-                        device = context.name(),
-                        %event,
-                        number = event.kind.number(),
-                        "device event"
-                    );
-                }
-                Ok(None) => return true,
-                Err(error) => {
-                    tracing::error!(device = context.name(), %error, "device events can no longer be read");
-                    return false;
-                }
-            }
-        }
-    });
-    Ok(EventWatch { id, epoch: Epoch::current() })
 }

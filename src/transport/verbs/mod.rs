@@ -1,17 +1,22 @@
 //! RDMA verbs behind the seam.
 
 mod channels;
+mod device_events;
 mod domain;
 mod events;
+mod failures;
 mod link;
+mod receives;
 mod set_up;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod windows;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Transport;
+use super::{Device, Transport};
 use crate::memory::Domain;
 use crate::verbs::{self, CompletionQueue, OwningQueue};
 use crate::{Error, ErrorKind, Result};
@@ -21,24 +26,32 @@ use domain::VerbsDomain;
 use link::VerbsLink;
 use set_up::{Incoming, Outgoing, VerbsListener};
 
+/// Which part of the completion queue is for receives.
+const RECEIVES_SHARE: u32 = 2;
+
 /// Queue pairs of type RC, set up by rdma_cm.
 #[derive(Debug)]
 pub(crate) struct Verbs;
 
 impl Transport for Verbs {
+    type Address = SocketAddr;
     type Queue = Channels;
     type Link = VerbsLink;
     type Outgoing = Outgoing;
     type Incoming = Incoming;
     type Listener = VerbsListener;
 
-    fn open(name: &str, completions: u32) -> Result<(Arc<dyn Domain>, Channels)> {
+    fn open(device: &Device, completions: u32) -> Result<(Arc<dyn Domain>, Channels)> {
+        let name = &*device.name;
         let failed = |error| wrap("open device", error).with_device(name);
         let domain = VerbsDomain::of_process(name)?;
         let context = domain.protection_domain().context();
-        let most = context.attributes().map_err(failed)?.max_completions;
-        let queue = CompletionQueue::create(context, completions.min(most)).map_err(failed)?;
-        let channels = Channels::new(Arc::clone(&domain), OwningQueue::new(queue)).map_err(failed)?;
+        let attributes = context.attributes().map_err(failed)?;
+        let completions =
+            CompletionQueue::create(context, completions.min(attributes.max_completions)).map_err(failed)?;
+        let receives = (completions.capacity() / RECEIVES_SHARE).min(attributes.max_shared_receives);
+        let queue = OwningQueue::with_shared_receives(completions, domain.protection_domain(), receives, 1);
+        let channels = Channels::new(Arc::clone(&domain), queue.map_err(failed)?).map_err(failed)?;
         Ok((domain as Arc<dyn Domain>, channels))
     }
 

@@ -8,7 +8,7 @@ use super::events::{Arrival, Endpoint, EventSource, Events};
 use super::link::VerbsLink;
 use super::{Channels, Verbs, kind_of, wrap};
 use crate::protocol::Refusal;
-use crate::transport::{ChannelKey, ChannelSizes, Listen, SetUp};
+use crate::transport::{ChannelKey, ChannelSizes, Device, Kind as Transport, Listen, SetUp};
 use crate::verbs::{self, ConnectionEvent, ConnectionEventKind as Kind, ConnectionParameters, Route, Tuning};
 use crate::{Error, ErrorKind, Result};
 
@@ -55,6 +55,14 @@ impl Outgoing {
     }
 }
 
+#[cfg(test)]
+impl Outgoing {
+    /// Serves at most so many reads, and has at most so many outstanding.
+    pub(super) fn offer_reads(&mut self, reads: (u8, u8)) {
+        self.0.reads = reads;
+    }
+}
+
 /// An identifier with the address resolved. The kernel may look at the neighbour's answer only when the time it was
 /// given is over, so it gets little at first, and more each time.
 async fn resolve_address(peer: SocketAddr, deadline: Instant) -> Result<(Endpoint, Route)> {
@@ -80,8 +88,8 @@ async fn resolve_address(peer: SocketAddr, deadline: Instant) -> Result<(Endpoin
 }
 
 impl SetUp<Verbs> for Outgoing {
-    fn device(&self) -> &str {
-        &self.0.route.device
+    fn device(&self) -> Device {
+        self.0.device()
     }
 
     fn peer(&self) -> &str {
@@ -97,18 +105,20 @@ impl SetUp<Verbs> for Outgoing {
         let started = endpoint.id().connect(&self.0.parameters(ours));
         let response = endpoint.next_event(Some(deadline));
         let (operation, peer, device) = (*operation, peer.clone(), route.device.clone());
+        let reads = &mut self.0.reads;
         async move {
             let failed = |error: Error| error.with_peer(&peer).with_device(&device);
             started.map_err(|error| failed(wrap(operation, error)))?;
             let response = expect(response.await, Kind::ConnectResponse, operation).map_err(failed)?;
             allows_reads(&response, operation).map_err(failed)?;
+            *reads = (reads.0.min(response.responder_resources), reads.1.min(response.initiator_depth));
             Ok(response.private_data)
         }
     }
 
     fn activate(&mut self, queue: &mut Channels, channel: ChannelKey) -> Result<()> {
         // The peer's reply has limited both counts to what it can do; rdma_cm knows them.
-        self.0.activate(queue, channel, Tuning::default())
+        self.0.activate(queue, channel, tuning())
     }
 
     fn finish(self, _ours: &[u8], _deadline: Instant) -> impl Future<Output = Result<VerbsLink>> + Send {
@@ -121,8 +131,8 @@ impl SetUp<Verbs> for Outgoing {
 }
 
 impl SetUp<Verbs> for Incoming {
-    fn device(&self) -> &str {
-        &self.0.route.device
+    fn device(&self) -> Device {
+        self.0.device()
     }
 
     fn peer(&self) -> &str {
@@ -139,8 +149,7 @@ impl SetUp<Verbs> for Incoming {
 
     fn activate(&mut self, queue: &mut Channels, channel: ChannelKey) -> Result<()> {
         let (as_target, as_initiator) = self.0.reads;
-        let reads =
-            Tuning { reads_as_target: Some(as_target), reads_as_initiator: Some(as_initiator), ..Tuning::default() };
+        let reads = Tuning { reads_as_target: Some(as_target), reads_as_initiator: Some(as_initiator), ..tuning() };
         self.0.activate(queue, channel, reads)
     }
 
@@ -165,6 +174,10 @@ impl SetUp<Verbs> for Incoming {
 }
 
 impl End {
+    fn device(&self) -> Device {
+        Device { transport: Transport::Verbs, name: self.route.device.clone() }
+    }
+
     fn failed(&self, error: verbs::Error) -> Error {
         wrap(self.operation, error).with_peer(&self.peer).with_device(&self.route.device)
     }
@@ -188,11 +201,13 @@ impl End {
 
     fn activate(&self, queue: &mut Channels, channel: ChannelKey, tuning: Tuning) -> Result<()> {
         let pair = queue.queue_pair(channel).ok_or_else(|| Error::new(ErrorKind::Closed, self.operation))?;
-        pair.connect(self.endpoint.id(), &tuning).map_err(|error| self.failed(error))
+        pair.connect(self.endpoint.id(), &tuning).map_err(|error| self.failed(error))?;
+        queue.activated(channel, self.reads.1);
+        Ok(())
     }
 
     fn parameters<'a>(&self, private_data: &'a [u8]) -> ConnectionParameters<'a> {
-        let tuning = Tuning::default();
+        let tuning = tuning();
         ConnectionParameters {
             private_data,
             responder_resources: self.reads.0,
@@ -264,6 +279,12 @@ impl Drop for VerbsListener {
     }
 }
 
+/// A peer waits 41 ms when it finds no receive, and tries six times. That happens only when another has taken more than its share,
+/// which ends within a look or two of the service thread.
+fn tuning() -> Tuning {
+    Tuning { min_rnr_timer: 24, ..Tuning::default() }
+}
+
 /// The event if it is `wanted`, else what it means for `operation`; none means that the deadline has passed.
 fn expect(event: Arrival, wanted: Kind, operation: &'static str) -> Result<ConnectionEvent> {
     let Some((event, _)) = event else {
@@ -304,8 +325,8 @@ pub(super) fn explain(event: &ConnectionEvent, operation: &'static str) -> Error
         _ => ErrorKind::ConnectionBroken,
     };
     let error = Error::new(kind, operation);
-    match (event.kind, Refusal::parse(&event.private_data)) {
-        (Kind::Rejected, Some(refusal)) => error.with_detail(refusal.explanation()),
+    match (event.kind, Refusal::explain(&event.private_data)) {
+        (Kind::Rejected, Some(refusal)) => error.with_detail(refusal),
         (Kind::Rejected, None) if kind == ErrorKind::Rejected => {
             error.with_detail(format!("rejected with reason {} (IBTA 1.4, table 106)", event.status))
         }

@@ -94,7 +94,7 @@ impl Windows {
 
 /// The memory region behind `opening`, and the rights of the window.
 pub(super) fn target(opening: &Opening) -> Result<(&Arc<MemoryRegion>, Access)> {
-    let region = &*opening.region as &dyn Any;
+    let region = opening.region.kept().unwrap_or(&*opening.region) as &dyn Any;
     let region = region.downcast_ref::<Region>();
     let region =
         region.ok_or_else(|| Error::new(ErrorKind::Foreign, "grant").with_detail("a region of another transport"))?;

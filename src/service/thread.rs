@@ -1,28 +1,30 @@
-//! The process' one service thread: events of the control plane, timers, and destructors that may block.
+//! The process' service thread: events of the control plane, timers, and destructors that may block.
 
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
+use std::task::Waker;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 
+use super::timers::{TimerId, Timers};
+use super::{Job, Watch, WatchId};
 use crate::sync::locks::{Mutex, MutexGuard, OnceLock};
 use crate::{Error, ErrorKind, Result};
-
-type Job = Box<dyn FnOnce() + Send>;
-/// Called when its descriptor is readable, or its time has come; answers whether to go on.
-type Watch = Box<dyn FnMut() -> bool + Send>;
 
 /// Event data of the wake-up, which no watch has.
 const WAKE: u64 = u64::MAX;
 /// Descriptors that are handled before the jobs get their turn.
 const EVENTS: usize = 64;
 
-/// Runs jobs on the service thread. None of them waits: each job handles what is there and returns.
-pub(crate) struct Service {
+/// The thread, as those who give it something to do see it.
+pub(super) struct Thread(Arc<Loop>);
+
+/// What it goes round with.
+struct Loop {
     wake: OwnedFd,
     epoll: OwnedFd,
     inbox: Mutex<Inbox>,
@@ -33,7 +35,8 @@ pub(crate) struct Service {
 #[derive(Default)]
 struct Inbox {
     jobs: Vec<Job>,
-    timers: Vec<(Instant, Job)>,
+    timers: Timers<Due>,
+    next_timer: u64,
     ticks: Vec<Tick>,
     watches: Vec<(WatchId, OwnedFd, Watch)>,
     unwatched: Vec<WatchId>,
@@ -41,12 +44,9 @@ struct Inbox {
 }
 
 impl Inbox {
+    /// Whether there is nothing to be done at once.
     fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
-            && self.timers.is_empty()
-            && self.ticks.is_empty()
-            && self.watches.is_empty()
-            && self.unwatched.is_empty()
+        self.jobs.is_empty() && self.ticks.is_empty() && self.watches.is_empty() && self.unwatched.is_empty()
     }
 }
 
@@ -57,77 +57,95 @@ struct Tick {
     tick: Watch,
 }
 
-/// Names a watch, to end it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct WatchId(u64);
-
-static SERVICE: Mutex<Option<Arc<Service>>> = Mutex::new(None);
-
-impl Service {
-    /// The service of this process, started on first use. A forked child starts its own.
-    pub(crate) fn of_process() -> Result<Arc<Self>> {
-        let mut current = SERVICE.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(service) = current.as_ref().filter(|service| service.process == std::process::id()) {
-            return Ok(Arc::clone(service));
-        }
+impl Thread {
+    pub(super) fn start() -> Result<Self> {
         let failed = |error: std::io::Error| {
             Error::new(ErrorKind::ResourceExhausted, "start the service thread").with_source(error)
         };
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| failed(errno.into()))?;
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
         epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN).map_err(|errno| failed(errno.into()))?;
-        let service = Arc::new(Self {
+        let this = Arc::new(Loop {
             wake,
             epoll,
             inbox: Mutex::default(),
             runner: OnceLock::new(),
             process: std::process::id(),
         });
-        let runner = Arc::clone(&service);
+        let runner = Arc::clone(&this);
         std::thread::Builder::new().name("zcmi-service".to_owned()).spawn(move || runner.run()).map_err(failed)?;
-        if let Some(parents) = current.replace(Arc::clone(&service)) {
-            // Its objects are the parent process' to destroy.
-            std::mem::forget(parents);
-        }
-        Ok(service)
+        Ok(Self(this))
     }
 
-    /// Runs `job` soon.
-    pub(crate) fn run_job(&self, job: impl FnOnce() + Send + 'static) {
-        self.inbox().jobs.push(Box::new(job));
-        self.notify();
+    /// Whether it runs in this process.
+    pub(super) fn is_ours(&self) -> bool {
+        self.0.process == std::process::id()
     }
 
-    /// Runs `job` at `when` or soon after.
-    pub(crate) fn run_at(&self, when: Instant, job: impl FnOnce() + Send + 'static) {
-        self.inbox().timers.push((when, Box::new(job)));
-        self.notify();
+    pub(super) fn run_job(&self, job: Job) {
+        self.0.inbox().jobs.push(job);
+        self.0.notify();
     }
 
-    /// Calls `tick` every `interval`, until it answers `false`. Once it is there it allocates nothing.
-    pub(crate) fn run_every(&self, interval: Duration, tick: impl FnMut() -> bool + Send + 'static) {
-        let next = Instant::now() + interval;
-        self.inbox().ticks.push(Tick { next, interval, tick: Box::new(tick) });
-        self.notify();
+    pub(super) fn run_at(&self, when: Instant, job: Job) -> TimerId {
+        self.at(when, Due::Job(job))
     }
 
-    /// Calls `ready` whenever `fd` is readable, until it answers `false`.
-    pub(crate) fn watch(&self, fd: OwnedFd, ready: impl FnMut() -> bool + Send + 'static) -> WatchId {
-        let mut inbox = self.inbox();
-        let id = WatchId(inbox.next_watch);
-        inbox.next_watch += 1;
-        inbox.watches.push((id, fd, Box::new(ready)));
+    pub(super) fn wake_at(&self, when: Instant, waker: Waker) {
+        self.at(when, Due::Waker(waker));
+    }
+
+    fn at(&self, when: Instant, due: Due) -> TimerId {
+        let mut inbox = self.0.inbox();
+        let id = TimerId(inbox.next_timer);
+        inbox.next_timer += 1;
+        // Else it waits no longer than that anyway.
+        let is_first = inbox.timers.next_due().is_none_or(|next| when < next);
+        inbox.timers.insert(when, id, due);
         drop(inbox);
-        self.notify();
+        if is_first {
+            self.0.notify();
+        }
         id
     }
 
-    /// Ends a watch soon, and closes its descriptor.
-    pub(crate) fn unwatch(&self, id: WatchId) {
-        self.inbox().unwatched.push(id);
-        self.notify();
+    /// In a forked child the lock may be held for ever, and nothing runs.
+    pub(super) fn cancel(&self, timer: TimerId) {
+        if self.is_ours() {
+            let cancelled = self.0.inbox().timers.cancel(timer);
+            // It may run foreign code, so without the lock.
+            drop(cancelled);
+        }
     }
 
+    #[cfg(test)]
+    pub(super) fn timers(&self) -> usize {
+        self.0.inbox().timers.size()
+    }
+
+    pub(super) fn run_every(&self, interval: Duration, tick: Watch) {
+        let next = Instant::now() + interval;
+        self.0.inbox().ticks.push(Tick { next, interval, tick });
+        self.0.notify();
+    }
+
+    pub(super) fn watch(&self, fd: OwnedFd, ready: Watch) -> WatchId {
+        let mut inbox = self.0.inbox();
+        let id = WatchId(inbox.next_watch);
+        inbox.next_watch += 1;
+        inbox.watches.push((id, fd, ready));
+        drop(inbox);
+        self.0.notify();
+        id
+    }
+
+    pub(super) fn unwatch(&self, id: WatchId) {
+        self.0.inbox().unwatched.push(id);
+        self.0.notify();
+    }
+}
+
+impl Loop {
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -144,13 +162,12 @@ impl Service {
     fn run(&self) {
         let _ = self.runner.set(std::thread::current().id());
         let mut watches: Vec<(WatchId, OwnedFd, Watch)> = Vec::new();
-        let mut timers: Vec<(Instant, Job)> = Vec::new();
+        let mut due_now: Vec<Due> = Vec::new();
         let mut ticks: Vec<Tick> = Vec::new();
         let mut added = Vec::new();
         loop {
             let (jobs, unwatched) = {
                 let mut inbox = self.inbox();
-                timers.append(&mut inbox.timers);
                 ticks.append(&mut inbox.ticks);
                 added.append(&mut inbox.watches);
                 (std::mem::take(&mut inbox.jobs), std::mem::take(&mut inbox.unwatched))
@@ -170,7 +187,12 @@ impl Service {
             }
             jobs.into_iter().for_each(guarded);
             let now = Instant::now();
-            timers.extract_if(.., |(when, _)| *when <= now).map(|(_, job)| job).for_each(guarded);
+            {
+                // All first: what they set for now comes behind everything else.
+                let mut inbox = self.inbox();
+                due_now.extend(std::iter::from_fn(|| inbox.timers.pop_due(now)));
+            }
+            due_now.drain(..).for_each(Due::run);
             ticks.retain_mut(|tick| {
                 let is_due = tick.next <= now;
                 if is_due {
@@ -178,8 +200,12 @@ impl Service {
                 }
                 !is_due || watched(&mut tick.tick)
             });
-            let due = timers.iter().map(|(when, _)| *when).chain(ticks.iter().map(|tick| tick.next)).min();
-            if self.inbox().is_empty() {
+            let next = {
+                let mut inbox = self.inbox();
+                inbox.is_empty().then(|| inbox.timers.next_due())
+            };
+            if let Some(timer) = next {
+                let due = timer.into_iter().chain(ticks.iter().map(|tick| tick.next)).min();
                 self.wait(&mut watches, due.map(|due| due.saturating_duration_since(Instant::now())));
             }
         }
@@ -217,8 +243,23 @@ fn watched(watch: &mut Watch) -> bool {
     })
 }
 
+/// What a timer does.
+enum Due {
+    Job(Job),
+    Waker(Waker),
+}
+
+impl Due {
+    fn run(self) {
+        match self {
+            Self::Job(job) => guarded(job),
+            Self::Waker(waker) => guarded(|| waker.wake()),
+        }
+    }
+}
+
 /// A job that panics takes nothing else down.
-fn guarded(job: Job) {
+fn guarded(job: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(job)).is_err() {
         tracing::error!("a job of the service thread panicked");
     }
@@ -227,6 +268,7 @@ fn guarded(job: Job) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::Service;
     use std::sync::mpsc;
 
     const SOON: Duration = Duration::from_secs(5);
@@ -245,6 +287,18 @@ mod tests {
         service.run_at(begun + Duration::from_millis(20), move || sender.send("timer").expect("the test listens"));
         assert_eq!(heard.recv_timeout(SOON), Ok("timer"));
         assert!(begun.elapsed() >= Duration::from_millis(20));
+
+        let sender = done.clone();
+        let cancelled = service.run_at(Instant::now() + Duration::from_millis(20), move || {
+            sender.send("cancelled").expect("the test listens");
+        });
+        let sender = done.clone();
+        service.run_at(Instant::now() + Duration::from_millis(40), move || {
+            sender.send("later").expect("the test listens");
+        });
+        service.cancel(cancelled);
+        assert_eq!(heard.recv_timeout(SOON), Ok("later"), "what was cancelled does not come");
+        service.cancel(cancelled);
 
         let fd = eventfd(0, EventfdFlags::NONBLOCK).expect("an eventfd");
         service.watch(fd.try_clone().expect("a descriptor"), move || {

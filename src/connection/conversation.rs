@@ -1,0 +1,406 @@
+//! One channel of a connection: its windows, and the messages that wait to be received.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use crate::memory::Held;
+use crate::protocol::{OFFER, ReceiveWindow, SendWindow, cost};
+use crate::{Buffer, RemoteBuffer};
+
+/// The state of a channel. It lives as long as its connection.
+pub(super) struct Conversation {
+    pub(super) id: u32,
+    pub(super) send: SendWindow,
+    receive: ReceiveWindow,
+    entries: VecDeque<Entry>,
+    next_serial: u64,
+    /// We have said that we will send no more here.
+    pub(super) has_ended: bool,
+    peer_ended: bool,
+    /// Nobody will receive here any more.
+    pub(super) is_declining: bool,
+    /// The connection ended before all that came could be fetched.
+    pub(super) is_cut: bool,
+    /// Whether the peer is to be told of window, and was not yet.
+    pub(super) is_window_queued: bool,
+    /// Bytes of long messages that are fetched ahead, and how many may be.
+    ahead: u64,
+    most_ahead: u64,
+    pub(super) receivers: Vec<Waker>,
+}
+
+struct Entry {
+    serial: u64,
+    cost: u64,
+    /// Bytes that were fetched before anybody asked.
+    ahead: u64,
+    state: State,
+}
+
+enum State {
+    Message(Stored),
+    /// To be fetched.
+    Offer(RemoteBuffer),
+    /// On its way into memory of ours, or of a receiver who gave some.
+    Fetching {
+        handle: RemoteBuffer,
+        claim: Claim,
+    },
+    /// A receiver is about to fetch it.
+    Claimed(RemoteBuffer),
+    /// It is in the memory that a receiver gave, who has not looked yet. Until then the peer keeps it.
+    Delivered {
+        handle: RemoteBuffer,
+        held: Held,
+    },
+    /// It could not be fetched, and the connection has ended; the memory is its receiver's.
+    Failed(Option<Held>),
+}
+
+/// What became of a fetch that ended well.
+pub(super) enum Fetched {
+    /// The message is here; the peer can let it go.
+    Here,
+    /// Its receiver has it soon.
+    Delivered,
+    /// Its receiver has gone; here is the memory.
+    Unwanted(Held),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    /// Into a buffer, for whoever receives next.
+    Nobodys,
+    Claimed,
+    /// The receiver has gone: it is fetched again for the next.
+    Abandoned,
+}
+
+/// The bytes of a message that has arrived.
+#[derive(Debug)]
+pub(super) enum Stored {
+    Buffer(Buffer),
+    /// The pool had no room.
+    Heap(Box<[u8]>),
+}
+
+/// What a receiver can do.
+pub(super) enum Next {
+    /// Take this message.
+    Message(Stored),
+    /// Fetch this one into a buffer.
+    Fetch {
+        serial: u64,
+        length: u64,
+        is_first: bool,
+    },
+    /// Nothing more will come.
+    Ended,
+    Wait,
+}
+
+/// What a receiver with memory of its own can do.
+pub(super) enum NextInto {
+    /// Copy this message.
+    Message(Stored),
+    /// Fetch this one; it is claimed.
+    Fetch {
+        serial: u64,
+        length: u64,
+    },
+    /// It is longer than the memory, and stays.
+    TooLong(u64),
+    Ended,
+    Wait,
+}
+
+impl Conversation {
+    pub(super) fn new(id: u32, ours: u32, theirs: u32, most_ahead: u64) -> Self {
+        Self {
+            id,
+            send: SendWindow::new(theirs),
+            receive: ReceiveWindow::new(ours),
+            entries: VecDeque::new(),
+            next_serial: 0,
+            has_ended: false,
+            peer_ended: false,
+            is_declining: false,
+            is_cut: false,
+            is_window_queued: false,
+            ahead: 0,
+            most_ahead,
+            receivers: Vec::new(),
+        }
+    }
+
+    /// A message came in; an error says how the peer violates the protocol.
+    pub(super) fn arrive(&mut self, payload: &[u8]) -> Result<(), &'static str> {
+        self.open_to(cost(payload.len()))?;
+        if self.is_declining {
+            self.receive.release(cost(payload.len()));
+            return Ok(());
+        }
+        self.push(cost(payload.len()), State::Message(Stored::of(payload)));
+        Ok(())
+    }
+
+    /// A long message was offered; answers whether it is wanted.
+    pub(super) fn offered(&mut self, handle: RemoteBuffer) -> Result<bool, &'static str> {
+        self.open_to(cost(OFFER))?;
+        if self.is_declining {
+            self.receive.release(cost(OFFER));
+            return Ok(false);
+        }
+        self.push(cost(OFFER), State::Offer(handle));
+        Ok(true)
+    }
+
+    fn open_to(&mut self, cost: u64) -> Result<(), &'static str> {
+        if self.peer_ended {
+            return Err("a message on a channel that it has ended");
+        }
+        self.receive.arrive(cost)
+    }
+
+    fn push(&mut self, cost: u64, state: State) {
+        self.entries.push_back(Entry { serial: self.next_serial, cost, ahead: 0, state });
+        self.next_serial += 1;
+    }
+
+    /// The peer will send no more here.
+    pub(super) fn end(&mut self) -> Result<(), &'static str> {
+        if std::mem::replace(&mut self.peer_ended, true) { Err("a channel that it ends twice") } else { Ok(()) }
+    }
+
+    /// Whether no message waits here, or is on its way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// What a receiver does next. Long messages behind the first are fetched `ahead`, as far as may be.
+    pub(super) fn next(&mut self, ahead: bool) -> Next {
+        let mut is_first = true;
+        for index in 0..self.entries.len() {
+            let entry = &self.entries[index];
+            match &entry.state {
+                State::Message(_) if is_first => return Next::Message(self.take(index)),
+                State::Offer(handle) if is_first || ahead && self.ahead + handle.len() <= self.most_ahead => {
+                    return Next::Fetch { serial: entry.serial, length: handle.len(), is_first };
+                }
+                State::Offer(_) => return Next::Wait,
+                State::Message(_) | State::Fetching { claim: Claim::Nobodys | Claim::Abandoned, .. } => {
+                    is_first = false;
+                }
+                // Another receiver's.
+                State::Fetching { claim: Claim::Claimed, .. }
+                | State::Claimed(_)
+                | State::Delivered { .. }
+                | State::Failed(_) => {}
+            }
+        }
+        if self.peer_ended && self.entries.is_empty() && !self.is_cut { Next::Ended } else { Next::Wait }
+    }
+
+    /// What a receiver with memory for `room` bytes does next.
+    pub(super) fn next_into(&mut self, room: u64) -> NextInto {
+        for index in 0..self.entries.len() {
+            let entry = &mut self.entries[index];
+            let serial = entry.serial;
+            match &entry.state {
+                State::Message(stored) if stored.len() as u64 > room => return NextInto::TooLong(stored.len() as u64),
+                State::Message(_) => return NextInto::Message(self.take(index)),
+                State::Offer(handle) if handle.len() > room => return NextInto::TooLong(handle.len()),
+                State::Offer(handle) => {
+                    let length = handle.len();
+                    entry.state = State::Claimed(*handle);
+                    return NextInto::Fetch { serial, length };
+                }
+                // It was begun for a receiver who takes what it gets.
+                State::Fetching { claim: Claim::Nobodys | Claim::Abandoned, .. } => return NextInto::Wait,
+                State::Fetching { claim: Claim::Claimed, .. }
+                | State::Claimed(_)
+                | State::Delivered { .. }
+                | State::Failed(_) => {}
+            }
+        }
+        if self.peer_ended && self.entries.is_empty() && !self.is_cut { NextInto::Ended } else { NextInto::Wait }
+    }
+
+    fn take(&mut self, index: usize) -> Stored {
+        let Some(Entry { cost, ahead, state: State::Message(stored), .. }) = self.entries.remove(index) else {
+            unreachable!("only messages are taken")
+        };
+        self.receive.release(cost);
+        self.ahead -= ahead;
+        stored
+    }
+
+    /// The handle of a message that is to be fetched now; `None` if somebody else does, or it is gone.
+    pub(super) fn to_fetch(&self, serial: u64, is_claimed: bool) -> Option<RemoteBuffer> {
+        match (&self.entry(serial)?.state, is_claimed) {
+            (State::Offer(handle), false) | (State::Claimed(handle), true) => Some(*handle),
+            _ => None,
+        }
+    }
+
+    /// The fetch is posted.
+    pub(super) fn fetching(&mut self, serial: u64, is_claimed: bool) {
+        let Some(entry) = self.entry_mut(serial) else { return };
+        if let State::Offer(handle) | State::Claimed(handle) = entry.state {
+            let claim = if is_claimed { Claim::Claimed } else { Claim::Nobodys };
+            entry.state = State::Fetching { handle, claim };
+            entry.ahead = if is_claimed { 0 } else { handle.len() };
+            self.ahead += entry.ahead;
+        }
+    }
+
+    /// The fetch has ended well.
+    pub(super) fn fetched(&mut self, serial: u64, held: Held) -> Fetched {
+        let Some(entry) = self.entry_mut(serial) else { return Fetched::Unwanted(held) };
+        let State::Fetching { handle, claim } = entry.state else { return Fetched::Unwanted(held) };
+        match (claim, held) {
+            (Claim::Nobodys, Held::Buffer(buffer)) => {
+                entry.state = State::Message(Stored::Buffer(buffer));
+                Fetched::Here
+            }
+            (Claim::Claimed, held) => {
+                entry.state = State::Delivered { handle, held };
+                Fetched::Delivered
+            }
+            (Claim::Abandoned | Claim::Nobodys, held) => {
+                entry.state = State::Offer(handle);
+                Fetched::Unwanted(held)
+            }
+        }
+    }
+
+    /// The fetch has failed, and with it the connection. Answers the memory, if nobody waits for it.
+    pub(super) fn fetch_failed(&mut self, serial: u64, held: Option<Held>) -> Option<Held> {
+        match self.entry_mut(serial) {
+            Some(entry) if matches!(entry.state, State::Fetching { claim: Claim::Claimed, .. }) => {
+                entry.state = State::Failed(held);
+                None
+            }
+            _ => held,
+        }
+    }
+
+    /// How the fetch of a claimed message has ended, once, and its memory. The peer can let go of what was fetched.
+    pub(super) fn delivered(&mut self, serial: u64) -> Option<(Option<RemoteBuffer>, Option<Held>)> {
+        let has_ended = |entry: &Entry| matches!(entry.state, State::Delivered { .. } | State::Failed(_));
+        let index = self.entries.iter().position(|entry| entry.serial == serial && has_ended(entry))?;
+        let entry = self.entries.remove(index)?;
+        self.receive.release(entry.cost);
+        match entry.state {
+            State::Delivered { handle, held } => Some((Some(handle), Some(held))),
+            State::Failed(held) => Some((None, held)),
+            _ => None,
+        }
+    }
+
+    /// Whether a claimed message is still to come.
+    pub(super) fn is_coming(&self, serial: u64) -> bool {
+        self.entry(serial).is_some()
+    }
+
+    /// The receiver who claimed a message has gone: it is the next one's. What it was put into is answered, if it is there.
+    pub(super) fn abandon(&mut self, serial: u64) -> Option<Held> {
+        let entry = self.entry_mut(serial)?;
+        match &mut entry.state {
+            State::Claimed(handle) => entry.state = State::Offer(*handle),
+            State::Fetching { claim, .. } => *claim = Claim::Abandoned,
+            State::Delivered { handle, .. } => {
+                let offer = State::Offer(*handle);
+                if let State::Delivered { held, .. } = std::mem::replace(&mut entry.state, offer) {
+                    return Some(held);
+                }
+            }
+            State::Failed(held) => return held.take(),
+            State::Message(_) | State::Offer(_) => {}
+        }
+        None
+    }
+
+    /// The connection has ended: what can no longer be fetched is gone, and all behind it. What receivers wait for stays
+    /// until they have their memory back.
+    pub(super) fn cut_off(&mut self) {
+        let is_cut = &mut self.is_cut;
+        self.entries.retain(|entry| match entry.state {
+            State::Message(_) => !*is_cut,
+            State::Delivered { .. } | State::Failed(_) => true,
+            State::Fetching { claim: Claim::Claimed, .. } => {
+                *is_cut = true;
+                true
+            }
+            State::Claimed(_) | State::Fetching { .. } | State::Offer(_) => {
+                *is_cut = true;
+                false
+            }
+        });
+    }
+
+    /// Nobody will receive here any more: answers the offers that are to be declined, and what was waiting.
+    pub(super) fn decline(&mut self) -> (Vec<RemoteBuffer>, Vec<Stored>) {
+        self.is_declining = true;
+        let (mut offers, mut messages, mut kept) = (Vec::new(), Vec::new(), VecDeque::new());
+        for entry in self.entries.drain(..) {
+            match entry.state {
+                State::Message(stored) => {
+                    self.receive.release(entry.cost);
+                    self.ahead -= entry.ahead;
+                    messages.push(stored);
+                }
+                State::Offer(handle) => {
+                    self.receive.release(entry.cost);
+                    offers.push(handle);
+                }
+                _ => kept.push_back(entry),
+            }
+        }
+        self.entries = kept;
+        (offers, messages)
+    }
+
+    /// Whether the peer should be told of window now.
+    pub(super) fn is_window_due(&self) -> bool {
+        self.receive.is_due() && !self.peer_ended
+    }
+
+    pub(super) fn give_back(&mut self) -> u32 {
+        self.is_window_queued = false;
+        self.receive.give_back()
+    }
+
+    fn entry(&self, serial: u64) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.serial == serial)
+    }
+
+    fn entry_mut(&mut self, serial: u64) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.serial == serial)
+    }
+}
+
+impl Stored {
+    fn of(payload: &[u8]) -> Self {
+        if payload.is_empty() {
+            return Self::Buffer(Buffer::default());
+        }
+        match crate::Pool::with_global(|pool| pool.allocate(payload.len())) {
+            Ok(mut buffer) => {
+                buffer.copy_from_slice(payload);
+                Self::Buffer(buffer)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a message is kept outside of the pool");
+                Self::Heap(payload.into())
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Buffer(buffer) => buffer.len(),
+            Self::Heap(bytes) => bytes.len(),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Receiving, under the engine's lock: messages that are here, and long ones that are fetched.
+
+use std::task::Poll;
+
+use super::conversation::{Fetched, Next, NextInto, Stored};
+use super::core::{Core, Garbage, LinkKey, find};
+use super::fetches::Fetch;
+use super::link::CONTROL_SENDS;
+use crate::memory::{Held, Transfer};
+use crate::transport::{Operation, Queue, Request, Source};
+use crate::{Access, Error, ErrorKind, Result};
+
+/// What a receiver does next.
+pub(super) enum Step {
+    Message(Stored),
+    /// A long message is to be fetched into memory of its length; whether it is the next one.
+    Fetch {
+        serial: u64,
+        length: u64,
+        is_first: bool,
+    },
+}
+
+/// A fetch that was not begun.
+pub(super) enum NotFetched {
+    /// There is no room for it now.
+    Later(Transfer),
+    /// The message is somebody else's, or gone.
+    Gone(Option<Held>),
+}
+
+impl<Q: Queue> Core<Q> {
+    /// The next message of a channel, if it is here.
+    pub(super) fn receive(&mut self, key: LinkKey, channel: usize, ahead: bool) -> Poll<Result<Step>> {
+        let Some(link) = find(&mut self.links, key) else { return closed() };
+        let Some(conversation) = link.conversations.get_mut(channel) else { return closed() };
+        match conversation.next(ahead) {
+            Next::Message(stored) => {
+                self.was_taken(key, channel);
+                Poll::Ready(Ok(Step::Message(stored)))
+            }
+            Next::Fetch { serial, length, is_first } if link.ending.get().is_none() => {
+                Poll::Ready(Ok(Step::Fetch { serial, length, is_first }))
+            }
+            Next::Ended => Poll::Ready(Err(Error::new(ErrorKind::PeerClosed, "receive"))),
+            Next::Fetch { .. } | Next::Wait => self.no_more(key, channel),
+        }
+    }
+
+    /// The next message of a channel for a receiver with memory for `room` bytes; one that is to be fetched is claimed.
+    pub(super) fn receive_into(&mut self, key: LinkKey, channel: usize, room: usize) -> Poll<Result<Step>> {
+        let Some(link) = find(&mut self.links, key) else { return closed() };
+        let Some(conversation) = link.conversations.get_mut(channel) else { return closed() };
+        match conversation.next_into(room as u64) {
+            NextInto::Message(stored) => {
+                self.was_taken(key, channel);
+                Poll::Ready(Ok(Step::Message(stored)))
+            }
+            NextInto::Fetch { serial, length } => Poll::Ready(Ok(Step::Fetch { serial, length, is_first: true })),
+            NextInto::TooLong(length) => {
+                let detail = format!("the next message has {length} bytes, the memory {room}; it is still there");
+                Poll::Ready(Err(Error::new(ErrorKind::TooLong, "receive").with_detail(detail)))
+            }
+            NextInto::Ended => Poll::Ready(Err(Error::new(ErrorKind::PeerClosed, "receive"))),
+            NextInto::Wait => self.no_more(key, channel),
+        }
+    }
+
+    /// Why nothing will come, if so.
+    fn no_more(&mut self, key: LinkKey, channel: usize) -> Poll<Result<Step>> {
+        let Some(link) = find(&mut self.links, key) else { return closed() };
+        let Some(conversation) = link.conversations.get(channel) else { return closed() };
+        let (is_empty, is_cut) = (conversation.is_empty(), conversation.is_cut);
+        let failure = match link.ending.get() {
+            Some(error) if is_cut && error.kind() == ErrorKind::PeerClosed => {
+                let detail = "the peer closed before all that it had offered was fetched";
+                Some(Error::new(ErrorKind::ConnectionBroken, "receive").with_detail(detail))
+            }
+            Some(error) if is_cut => Some(error.again("receive")),
+            Some(_) => link.receive_failure(),
+            None => link.receive_failure().filter(|_| is_empty),
+        };
+        failure.map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
+    }
+
+    /// The application has taken a message: the peer may send more, and others may be next.
+    fn was_taken(&mut self, key: LinkKey, channel: usize) {
+        let Some(link) = find(&mut self.links, key) else { return };
+        link.window_changed(channel);
+        if !link.outbox.is_empty() {
+            self.post_frames(key, false);
+        }
+    }
+
+    /// Begins to fetch a long message.
+    pub(super) fn fetch(
+        &mut self,
+        key: LinkKey,
+        channel: usize,
+        serial: u64,
+        is_claimed: bool,
+        memory: Transfer,
+    ) -> std::result::Result<(), NotFetched> {
+        let handle = find(&mut self.links, key)
+            .filter(|link| link.ending.get().is_none())
+            .and_then(|link| link.conversations.get(channel)?.to_fetch(serial, is_claimed));
+        let (Some(handle), Some(link)) = (handle, find(&mut self.links, key)) else { return Err(gone(memory)) };
+        let Some(queue_channel) = link.channel else { return Err(gone(memory)) };
+        if !link.fetches.has_room() || self.queue.room(queue_channel) <= CONTROL_SENDS {
+            return Err(NotFetched::Later(memory));
+        }
+        let grant = handle.grant();
+        let sessions = (link.session, link.session);
+        let checked = handle.check("receive", Access::READ, sessions, handle.len() as usize);
+        let (address, remote_key) = match checked {
+            Ok(checked) if link.grants.held.begin(grant) => checked,
+            _ => {
+                let detail = "a message that was offered is taken back";
+                self.fail(key, Error::new(ErrorKind::Protocol, "receive").with_detail(detail));
+                return Err(gone(memory));
+            }
+        };
+        let token = link.fetches.begin(Fetch { channel, serial, grant, bytes: handle.len() });
+        let signaled = link.signal(true);
+        let operation = Operation::Read { address, key: remote_key };
+        let request = Request { token, operation, source: Source::Owned(memory), signaled, fence: false };
+        match self.queue.stage(queue_channel, request) {
+            Ok(()) => {
+                if let Some(conversation) = self.conversation(key, channel) {
+                    conversation.fetching(serial, is_claimed);
+                }
+                self.flush();
+                Ok(())
+            }
+            Err(refused) => {
+                if let Some(link) = self.link(key) {
+                    link.fetches.end(token);
+                    link.grants.held.end(grant);
+                }
+                match (refused.error, refused.memory) {
+                    (None, Some(memory)) => Err(NotFetched::Later(memory)),
+                    (error, memory) => {
+                        let error = error.unwrap_or_else(|| Error::new(ErrorKind::ResourceExhausted, "receive"));
+                        self.fail(key, error);
+                        Err(NotFetched::Gone(memory.map(Transfer::into_held)))
+                    }
+                }
+            }
+        }
+    }
+
+    /// A fetch has ended.
+    pub(super) fn fetch_ended(&mut self, key: LinkKey, token: u64, memory: Option<Transfer>, is_success: bool) {
+        let Some(link) = find(&mut self.links, key) else { return };
+        let Some(fetch) = link.fetches.end(token) else { return };
+        link.grants.held.end(fetch.grant);
+        let held = memory.map(Transfer::into_held);
+        let Some(conversation) = link.conversations.get_mut(fetch.channel) else { return };
+        let unwanted = match held {
+            Some(held) if is_success => match conversation.fetched(fetch.serial, held) {
+                Fetched::Here => {
+                    link.done_with(fetch.grant, false);
+                    None
+                }
+                Fetched::Delivered => None,
+                Fetched::Unwanted(held) => Some(held),
+            },
+            held => conversation.fetch_failed(fetch.serial, held),
+        };
+        self.garbage.extend(unwanted.map(Garbage::Memory));
+        self.decline_rest(key, fetch.channel);
+        self.wake_receivers(key, fetch.channel);
+    }
+
+    /// How the fetch of a claimed message has ended, and its memory.
+    pub(super) fn delivered(&mut self, key: LinkKey, channel: usize, serial: u64) -> Poll<(Result<()>, Option<Held>)> {
+        let failed = |error: Error| Poll::Ready((Err(error), None));
+        let Some(link) = find(&mut self.links, key) else { return failed(Error::new(ErrorKind::Closed, "receive")) };
+        let ending = link.ending.get().map(|error| error.again("receive"));
+        let ending = || ending.unwrap_or_else(|| Error::new(ErrorKind::ConnectionBroken, "receive"));
+        let Some(conversation) = link.conversations.get_mut(channel) else { return failed(ending()) };
+        match conversation.delivered(serial) {
+            Some((Some(handle), held)) => {
+                link.done_with(handle.grant(), false);
+                link.window_changed(channel);
+                self.post_frames(key, false);
+                Poll::Ready((Ok(()), held))
+            }
+            Some((None, held)) => Poll::Ready((Err(ending()), held)),
+            None if conversation.is_coming(serial) => Poll::Pending,
+            None => failed(ending()),
+        }
+    }
+
+    /// The receiver who claimed a message has gone.
+    pub(super) fn abandon_claim(&mut self, key: LinkKey, channel: usize, serial: u64) {
+        let held = self.conversation(key, channel).and_then(|conversation| conversation.abandon(serial));
+        self.garbage.extend(held.map(Garbage::Memory));
+        if self.link(key).is_some_and(|link| link.declines) {
+            self.decline(key, channel);
+            self.pump(key);
+        }
+        self.wake_receivers(key, channel);
+    }
+
+    /// Nobody will receive on any channel any more: what waits, and what will come, is declined.
+    pub(super) fn decline_all(&mut self, key: LinkKey) {
+        let Some(link) = find(&mut self.links, key) else { return };
+        link.declines = true;
+        while link.take_notification().is_some() {}
+        for channel in 0..link.conversations.len() {
+            self.decline(key, channel);
+        }
+        self.wake_all_receivers(key);
+        self.pump(key);
+    }
+
+    /// What waits on a channel is declined. What a receiver is having just now is not, unless he goes.
+    fn decline(&mut self, key: LinkKey, channel: usize) {
+        let Some(link) = find(&mut self.links, key) else { return };
+        let Some(conversation) = link.conversations.get_mut(channel) else { return };
+        let (offers, messages) = conversation.decline();
+        offers.iter().for_each(|offer| link.done_with(offer.grant(), true));
+        link.window_changed(channel);
+        for message in messages {
+            if let Stored::Buffer(buffer) = message {
+                self.garbage.push(Garbage::Memory(Held::Buffer(buffer)));
+            }
+        }
+    }
+
+    /// Declines what a fetch or a receiver has left behind, if nobody receives any more.
+    fn decline_rest(&mut self, key: LinkKey, channel: usize) {
+        if self.link(key).is_some_and(|link| link.declines) {
+            self.decline(key, channel);
+            self.touch(key);
+        }
+    }
+
+    fn conversation(&mut self, key: LinkKey, channel: usize) -> Option<&mut super::conversation::Conversation> {
+        self.link(key)?.conversations.get_mut(channel)
+    }
+}
+
+fn closed<R>() -> Poll<Result<R>> {
+    Poll::Ready(Err(Error::new(ErrorKind::Closed, "receive")))
+}
+
+fn gone(memory: Transfer) -> NotFetched {
+    NotFetched::Gone(Some(memory.into_held()))
+}

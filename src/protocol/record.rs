@@ -1,0 +1,252 @@
+//! Records: what a data frame consists of. Many fit one frame.
+
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{GrantId, MOST_GRANTS, Scope};
+
+/// Bytes in front of every record's payload.
+pub(crate) const RECORD: usize = size_of::<Header>();
+/// Bytes of an offer's payload: a handle.
+pub(crate) const OFFER: usize = crate::RemoteBuffer::WIRE_LENGTH;
+/// Bytes that each taken grant has in a record.
+pub(crate) const TAKEN: usize = size_of::<WireGrant>();
+
+/// Version 1, little endian.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Header {
+    kind: u8,
+    flags: u8,
+    reserved: U16,
+    channel: U32,
+    argument: U32,
+    length: U32,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct WireGrant {
+    slot: U32,
+    generation: U32,
+}
+
+/// Flag of a message: its sender wants to know that it has arrived.
+const ACKNOWLEDGE: u8 = 1;
+/// Flag of an end: of all channels, and not of one.
+const OF_CONNECTION: u8 = 1;
+/// Flag of what was taken: the message is not wanted.
+const DECLINED: u8 = 1;
+
+/// What a record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Record<'a> {
+    /// So many more messages that asked for it have arrived.
+    Acknowledge { messages: u32 },
+    /// Nothing more will be sent on this channel; on none without one.
+    End { channel: Option<u32> },
+    /// A whole message.
+    Message { channel: u32, acknowledge: bool, payload: &'a [u8] },
+    /// So many notifications were looked at.
+    Notified { notifications: u32 },
+    /// A long message, to be read through the handle.
+    Offer { channel: u32, handle: &'a [u8; OFFER] },
+    /// Asks whether the other library runs.
+    Ping { serial: u32 },
+    /// It does.
+    Pong { serial: u32 },
+    /// Offers whose bytes have been read, or are not wanted.
+    Taken { declined: bool, grants: &'a [u8] },
+    /// So many bytes of a channel were received by the application.
+    Window { channel: u32, bytes: u32 },
+}
+
+impl<'a> Record<'a> {
+    /// Bytes that it takes in a frame.
+    pub(crate) fn length(&self) -> usize {
+        RECORD + self.payload().len()
+    }
+
+    fn payload(&self) -> &'a [u8] {
+        match self {
+            Self::Message { payload, .. } => payload,
+            Self::Offer { handle, .. } => *handle,
+            Self::Taken { grants, .. } => grants,
+            _ => &[],
+        }
+    }
+
+    /// Writes its header, for a payload of `length` bytes that the caller writes behind it.
+    ///
+    /// # Panics
+    /// If `to` has not [`RECORD`] bytes.
+    pub(crate) fn write_header(&self, length: usize, to: &mut [u8]) {
+        let flag = |wanted: bool, flag: u8| if wanted { flag } else { 0 };
+        let (kind, flags, channel, argument) = match *self {
+            Self::Message { channel, acknowledge, .. } => (1, flag(acknowledge, ACKNOWLEDGE), channel, 0),
+            Self::Offer { channel, .. } => (2, 0, channel, 0),
+            Self::Taken { declined, .. } => (3, flag(declined, DECLINED), 0, 0),
+            Self::Window { channel, bytes } => (4, 0, channel, bytes),
+            Self::Acknowledge { messages } => (5, 0, 0, messages),
+            Self::End { channel: Some(channel) } => (6, 0, channel, 0),
+            Self::End { channel: None } => (6, OF_CONNECTION, 0, 0),
+            Self::Ping { serial } => (7, 0, 0, serial),
+            Self::Pong { serial } => (8, 0, 0, serial),
+            Self::Notified { notifications } => (9, 0, 0, notifications),
+        };
+        let header = Header {
+            kind,
+            flags,
+            reserved: U16::ZERO,
+            channel: channel.into(),
+            argument: argument.into(),
+            length: (length as u32).into(),
+        };
+        to[..RECORD].copy_from_slice(header.as_bytes());
+    }
+
+    /// Writes it to the start of `to`; answers its length.
+    ///
+    /// # Panics
+    /// If `to` is too short.
+    pub(crate) fn write(&self, to: &mut [u8]) -> usize {
+        let payload = self.payload();
+        self.write_header(payload.len(), to);
+        to[RECORD..RECORD + payload.len()].copy_from_slice(payload);
+        self.length()
+    }
+
+    /// Takes the first record off `bytes`; an error says what is wrong with it.
+    pub(crate) fn take(bytes: &mut &'a [u8]) -> Result<Self, &'static str> {
+        let (header, rest) = Header::ref_from_prefix(bytes).map_err(|_| "a record shorter than its header")?;
+        let (length, channel, argument) = (header.length.get(), header.channel.get(), header.argument.get());
+        let (payload, rest) = rest.split_at_checked(length as usize).ok_or("a record that leaves its frame")?;
+        *bytes = rest;
+        if !matches!(header.kind, 1..=9) {
+            return Err("a record of unknown kind");
+        }
+        let known_flags = u8::from(matches!(header.kind, 1 | 3 | 6));
+        if header.flags & !known_flags != 0 || header.reserved != U16::ZERO {
+            return Err("a record with unknown flags");
+        }
+        let flag = header.flags != 0;
+        if !matches!(header.kind, 1..=3) && length != 0 {
+            return Err("a record with a payload that it must not have");
+        }
+        let more = |argument: u32| if argument > 0 { Ok(argument) } else { Err("a record that gives nothing back") };
+        Ok(match header.kind {
+            1 => Self::Message { channel, acknowledge: flag, payload },
+            2 => Self::Offer { channel, handle: payload.try_into().map_err(|_| "an offer without a handle")? },
+            3 if length == 0 || !(length as usize).is_multiple_of(TAKEN) => return Err("a broken list of grants"),
+            3 => Self::Taken { declined: flag, grants: payload },
+            4 => Self::Window { channel, bytes: more(argument)? },
+            5 => Self::Acknowledge { messages: more(argument)? },
+            6 => Self::End { channel: (!flag).then_some(channel) },
+            7 => Self::Ping { serial: argument },
+            8 => Self::Pong { serial: argument },
+            9 => Self::Notified { notifications: more(argument)? },
+            _ => return Err("a record of unknown kind"),
+        })
+    }
+}
+
+/// A taken grant as it is in a record.
+pub(crate) fn taken_bytes(id: GrantId) -> [u8; TAKEN] {
+    zerocopy::transmute!(WireGrant { slot: id.slot.into(), generation: id.generation.into() })
+}
+
+/// The grants of a record that says what was taken; an error says what is wrong with it.
+pub(crate) fn taken_grants(bytes: &[u8]) -> Result<impl Iterator<Item = GrantId> + '_, &'static str> {
+    let grants = <[WireGrant]>::ref_from_bytes(bytes).map_err(|_| "a broken list of grants")?;
+    if grants.iter().any(|grant| grant.slot.get() >= MOST_GRANTS) {
+        return Err("a grant beyond the most that there may be");
+    }
+    Ok(grants.iter().map(|grant| GrantId {
+        scope: Scope::Connection,
+        slot: grant.slot.get(),
+        generation: grant.generation.get(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HANDLE: [u8; OFFER] = [7; OFFER];
+
+    fn all() -> Vec<Record<'static>> {
+        vec![
+            Record::Message { channel: 1, acknowledge: false, payload: b"abc" },
+            Record::Message { channel: u32::MAX, acknowledge: true, payload: b"" },
+            Record::Offer { channel: 2, handle: &HANDLE },
+            Record::Taken { declined: false, grants: &[1; TAKEN] },
+            Record::Taken { declined: true, grants: &[0; 3 * TAKEN] },
+            Record::Window { channel: 3, bytes: 4 },
+            Record::Acknowledge { messages: 5 },
+            Record::End { channel: Some(6) },
+            Record::End { channel: None },
+            Record::Ping { serial: 7 },
+            Record::Pong { serial: 0 },
+            Record::Notified { notifications: 8 },
+        ]
+    }
+
+    #[test]
+    fn records_follow_each_other_in_a_frame() {
+        let mut frame = vec![0; 1000];
+        let mut length = 0;
+        for record in all() {
+            length += record.write(&mut frame[length..]);
+        }
+        let mut rest = &frame[..length];
+        for record in all() {
+            assert_eq!(Record::take(&mut rest), Ok(record));
+        }
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let mut valid = [0; RECORD + 3];
+        Record::Message { channel: 1, acknowledge: false, payload: b"abc" }.write(&mut valid);
+        let with = |at: usize, byte: u8| {
+            let mut bytes = valid;
+            bytes[at] = byte;
+            bytes
+        };
+        for (bytes, reason) in [
+            (&valid[..RECORD - 1], "shorter than its header"),
+            (&valid[..RECORD + 2], "leaves its frame"),
+            (&with(0, 10), "unknown kind"),
+            (&with(0, 0), "unknown kind"),
+            (&with(1, 2), "unknown flags"),
+            (&with(2, 1), "unknown flags"),
+            (&with(0, 2), "without a handle"),
+            (&with(0, 3), "broken list"),
+            (&with(0, 5), "must not have"),
+        ] {
+            let error = Record::take(&mut &bytes[..]).expect_err(reason);
+            assert!(error.contains(reason), "{error}");
+        }
+        let mut nothing = [0; RECORD];
+        Record::Window { channel: 1, bytes: 0 }.write(&mut nothing);
+        assert!(Record::take(&mut &nothing[..]).expect_err("nothing").contains("nothing back"));
+        assert!(taken_grants(&[0xff; TAKEN]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_taken_or_refused_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut rest = &bytes[..];
+            while let Ok(record) = Record::take(&mut rest) {
+                let mut again = vec![0; record.length()];
+                record.write(&mut again);
+                prop_assert_eq!(Record::take(&mut &again[..]), Ok(record));
+                if rest.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+}
