@@ -75,8 +75,15 @@ fn peer() {
 fn an_owner_that_is_stopped_is_written_and_hears_of_it_later() {
     on_device(|_| async {
         let mut peer = Peer::start("77");
-        let connection = Connector::new(&worker()).connect(&peer.hear()).await.expect("connects");
+        // It is stopped for longer than a peer may be silent. A frame for each message makes the peer grant more of them.
+        let settings = Config { heartbeat: Duration::ZERO, coalesce: false, ..Config::default() };
+        let worker = Worker::new(settings).expect("valid settings");
+        let connection = Connector::new(&worker).connect(&peer.hear()).await.expect("connects");
         let handle = RemoteBuffer::from_bytes(&soon(connection.recv()).await.expect("receives")).expect("a handle");
+        for _ in 0..64 {
+            soon(connection.send(b"x")).await.expect("sends");
+        }
+        soon(connection.send_acknowledged(b"the last")).await.expect("sends");
         peer.signal(Signal::STOP);
         for index in [3usize, 0, 9, 9, 31] {
             let source = filled(77, index as u64, SLOT);
