@@ -53,7 +53,9 @@ impl<'de> Deserialize<'de> for Seen {
 #[test]
 fn a_client_that_sends_more_than_is_taken_is_held_back_by_the_channel() {
     on_device(|address| async move {
-        let (near, far, _connections) = channels(&worker(), &address).await;
+        let settings = zcmi::Config { channel_window: 4000, ..Default::default() };
+        let worker = zcmi::Worker::new(settings).expect("valid settings");
+        let (near, far, _connections) = channels(&worker, &address).await;
         tokio::spawn(serve(far, 4, |_: Seen| async move {
             std::future::pending::<()>().await;
             Ok::<_, String>(())

@@ -52,7 +52,11 @@ impl Resources {
             if is_no_more && now.descriptors <= baseline.descriptors {
                 return;
             }
-            assert!(begun.elapsed() < PATIENCE, "something was left behind: {now:?}, before {baseline:?}");
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "something was left behind: {now:?}, before {baseline:?}; descriptors {:?}",
+                descriptors()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -70,6 +74,12 @@ impl fmt::Debug for Resources {
         }
         write!(f, "{} descriptors", self.descriptors)
     }
+}
+
+/// What the descriptors are of.
+fn descriptors() -> Vec<String> {
+    let files = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    files.filter_map(|file| std::fs::read_link(file.path()).ok()).map(|path| path.display().to_string()).collect()
 }
 
 /// What `rdma resource` says: a line a device, such as `0: rxe0: pd 1 cq 1 qp 1 cm_id 0 mr 0 ctx 0 srq 0`.
