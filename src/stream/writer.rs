@@ -40,6 +40,8 @@ struct State {
     /// Messages before the next one.
     sequence: u32,
     is_ended: bool,
+    /// The peer reads no more, and has read all.
+    is_stopped: bool,
     /// Bytes of the last message whose memory went along: the next is likely to need as much.
     expected: usize,
     failure: Option<Error>,
@@ -52,6 +54,7 @@ impl Writer {
             sending: VecDeque::with_capacity(AT_ONCE),
             sequence: 0,
             is_ended: false,
+            is_stopped: false,
             expected: 0,
             failure: None,
         };
@@ -79,6 +82,9 @@ impl Writer {
                 return Poll::Ready(
                     Err(Error::new(ErrorKind::Closed, "write").with_detail("the stream was shut down")),
                 );
+            }
+            if state.is_stopped {
+                return Poll::Ready(Err(self.stopped()));
             }
             if state.room() == 0 && !self.dispatch(state) {
                 return Poll::Pending;
@@ -109,6 +115,9 @@ impl Writer {
     /// Sends what was written and the end, and waits until all is there.
     pub(super) fn poll_shutdown(self: &Arc<Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         self.poll(context, |state| {
+            if state.is_stopped {
+                return Poll::Ready(Ok(()));
+            }
             if !self.dispatch(state) || !self.end(state, false) {
                 return Poll::Pending;
             }
@@ -122,14 +131,15 @@ impl Writer {
         let ended = poll_fn(|context| {
             self.poll(context, |state| {
                 if !has_ended {
-                    has_ended = self.dispatch(state) && self.end(state, stops);
+                    // Who does not read needs no end.
+                    has_ended = state.is_stopped || self.dispatch(state) && self.end(state, stops);
                 }
                 if has_ended && state.sending.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
             })
         });
-        if ended.await.is_ok() {
-            let _ = self.channel.finish().await;
-        }
+        // Whatever came of it, the channel carries nothing more.
+        let _ = ended.await;
+        let _ = self.channel.finish().await;
     }
 
     /// Sends what was written soon, though nobody waits for it.
@@ -146,17 +156,22 @@ impl Writer {
         lock(&self.state).fail(Error::new(ErrorKind::Closed, "write"));
     }
 
-    /// The peer reads no more.
+    /// The peer reads no more. What it has not read is lost, which is an error; and so is what would be written now.
     pub(super) fn stop(&self) {
         let mut state = lock(&self.state);
-        let has_all = state.is_ended && state.sending.is_empty();
-        if state.failure.is_none() && !has_all {
-            let detail = "the peer has dropped its end of the stream";
-            let error = Error::new(ErrorKind::PeerClosed, "write").with_detail(detail);
-            state.fail(error.with_peer(self.channel.connection().peer()));
+        state.is_stopped = true;
+        if state.filling.length() > HEADER || !state.sending.is_empty() {
+            let error = self.stopped();
+            state.fail(error);
         }
         drop(state);
         self.wake_waiter();
+    }
+
+    fn stopped(&self) -> Error {
+        let error =
+            Error::new(ErrorKind::PeerClosed, "write").with_detail("the peer has dropped its end of the stream");
+        error.with_peer(self.channel.connection().peer())
     }
 
     /// Goes on with what is on its way, then tries. Whoever waits is woken when it has gone on.

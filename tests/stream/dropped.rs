@@ -93,6 +93,22 @@ fn writing_to_an_end_that_was_dropped_is_an_error() {
 }
 
 #[test]
+fn shutting_down_is_fine_if_the_peer_has_read_all_and_gone() {
+    on_device(|address| async move {
+        let (near, far) = pair(&worker(), &address).await;
+        let (mut client, mut server) = (stream(&near), stream(&far));
+        client.write_all(b"all of it").await.expect("writes");
+        client.flush().await.expect("flushes");
+        server.read_exact(&mut [0; 9]).await.expect("reads");
+        drop(server);
+        assert_eq!(soon(client.read(&mut [0; 1])).await.expect("the end"), 0);
+        soon(client.shutdown()).await.expect("nothing is lost");
+        let error = soon(client.write_all(b"more")).await.expect_err("nobody reads it");
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}");
+    });
+}
+
+#[test]
 fn a_copy_ends_when_one_end_is_dropped() {
     on_device(|address| async move {
         let worker = worker();

@@ -99,6 +99,9 @@ fn http_2_carries_fifty_requests_at_once() {
         assert_eq!(count.load(Ordering::Relaxed), 50);
         drop(sender);
         soon(driving).await.expect("the task succeeds").expect("the client ends well");
-        soon(serving).await.expect("the task succeeds").expect("the server ends well");
+        if let Err(error) = soon(serving).await.expect("the task succeeds") {
+            // The client has gone before the server could say goodbye.
+            assert!(format!("{error:?}").contains("BrokenPipe"), "{error:?}");
+        }
     });
 }
