@@ -19,7 +19,8 @@ thread_local! {
     static IN_TURN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `future` on the service thread until it ends, or until `patience` is over: then it is dropped. It must not block.
+/// Runs `future` on the service thread until it ends, or until `patience` is over: then it is dropped. It must not
+/// block.
 pub(crate) fn run(future: impl Future<Output = ()> + Send + 'static, patience: Duration) {
     let task = Arc::new(Task { future: Mutex::new(Some(Box::pin(future))), turn: Turn::default() });
     let late = Arc::downgrade(&task);

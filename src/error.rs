@@ -122,6 +122,13 @@ impl Error {
         self
     }
 
+    /// Puts `cause` before the detail.
+    pub(crate) fn with_cause(mut self, cause: &str) -> Self {
+        let detail = self.0.detail.take().map(|detail| format!("{cause}: {detail}"));
+        self.0.detail = Some(detail.unwrap_or_else(|| cause.to_owned()));
+        self
+    }
+
     pub(crate) fn into_kind(mut self, kind: ErrorKind) -> Self {
         self.0.kind = kind;
         self

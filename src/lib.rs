@@ -70,7 +70,8 @@
 //! `verbs` (default): RDMA. It needs cmake and libclang to build; the C libraries are opened at run time. Without it there are
 //! buffers and handles, and in this version no transport.
 //!
-//! `bincode` (default): the codec of [`Channel::send_value`] and the like. Those that take a codec of one's own are there without it.
+//! `bincode` (default): the codec of [`Channel::send_value`] and the like. Those that take a codec of one's own are
+//! there without it.
 //!
 //! `internals`: for zcmi's own tests, benches and fuzz targets; no stable API.
 

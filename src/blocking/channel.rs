@@ -28,7 +28,8 @@ impl Channel {
         Self { inner, timeout }
     }
 
-    /// The same channel, whose calls wait no longer than `timeout` each. Then they answer [`TimedOut`](crate::ErrorKind::TimedOut).
+    /// The same channel, whose calls wait no longer than `timeout` each. Then they answer
+    /// [`TimedOut`](crate::ErrorKind::TimedOut).
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
@@ -198,8 +199,9 @@ impl Client {
     }
 }
 
-/// Serves a channel on this thread until the client is gone: calls `handler` with each request, one after the other, and
-/// sends back what it answers. The channel's bound does not count. See [`serve`](crate::serve()), which handles many at once.
+/// Serves a channel on this thread until the client is gone: calls `handler` with each request, one after the other,
+/// and sends back what it answers. The channel's bound does not count. See [`serve`](crate::serve()), which handles
+/// many at once.
 ///
 /// ```no_run
 /// # fn example(channel: zcmi::blocking::Channel) -> zcmi::Result<()> {

@@ -10,8 +10,8 @@ use super::wait::{block_on, wait, wait_owned};
 use super::{Channel, Result};
 use crate::{Destination, Failed, Message, RemoteBuffer, RemoteValue, Source};
 
-/// A connection to a peer; see [`Connection`](crate::Connection). Clones are handles to the same connection, each with a bound of its
-/// own.
+/// A connection to a peer; see [`Connection`](crate::Connection). Clones are handles to the same connection, each with
+/// a bound of its own.
 #[derive(Clone, Debug)]
 pub struct Connection {
     inner: crate::Connection,
@@ -25,7 +25,8 @@ impl From<crate::Connection> for Connection {
 }
 
 impl Connection {
-    /// The same connection, whose calls wait no longer than `timeout` each. Then they answer [`TimedOut`](crate::ErrorKind::TimedOut).
+    /// The same connection, whose calls wait no longer than `timeout` each. Then they answer
+    /// [`TimedOut`](crate::ErrorKind::TimedOut).
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }

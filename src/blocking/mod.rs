@@ -21,23 +21,26 @@
 //! }
 //! ```
 //!
-//! Each type is a thin cover over the one of the same name in the crate's root, which [`Connection::inner`] and the like give;
-//! both can be used at once. For what has no blocking form, such as granting and revoking, there is [`block_on`].
+//! Each type is a thin cover over the one of the same name in the crate's root, which [`Connection::inner`] and the
+//! like give; both can be used at once. For what has no blocking form, such as granting and revoking, there is
+//! [`block_on`].
 //!
 //! # Waiting
 //!
-//! A thread that waits is parked, and the crate's service thread wakes it when the device says that something is there. With
-//! [`Polling::Busy`](crate::Polling::Busy) it polls the device itself instead, with [`Polling::Adaptive`](crate::Polling::Adaptive) for a
-//! short time at first.
+//! A thread that waits is parked, and the crate's service thread wakes it when the device says that something is there.
+//! With [`Polling::Busy`](crate::Polling::Busy) it polls the device itself instead, with
+//! [`Polling::Adaptive`](crate::Polling::Adaptive) for a short time at first.
 //!
-//! Everything that waits can be given a bound: `with_timeout` for all calls of a handle, `…_timeout` for one. A call that
-//! has timed out answers [`TimedOut`](crate::ErrorKind::TimedOut) and says nothing about whether the operation happens: an operation on memory that
-//! was posted goes on, and its buffer is freed when it has ended. A message that was not received stays.
+//! Everything that waits can be given a bound: `with_timeout` for all calls of a handle, `…_timeout` for one. A call
+//! that has timed out answers [`TimedOut`](crate::ErrorKind::TimedOut) and says nothing about whether the operation
+//! happens: an operation on memory that was posted goes on, and its buffer is freed when it has ended. A message that
+//! was not received stays.
 //!
 //! # Within an asynchronous runtime
 //!
-//! It works there too, and blocks the thread: other tasks of that thread wait. On a runtime with one thread a peer in the same runtime is
-//! one of them, so that nothing but the bound ends the call. Use the asynchronous API, or `tokio::task::spawn_blocking`.
+//! It works there too, and blocks the thread: other tasks of that thread wait. On a runtime with one thread a peer in
+//! the same runtime is one of them, so that nothing but the bound ends the call. Use the asynchronous API, or
+//! `tokio::task::spawn_blocking`.
 
 mod channel;
 mod connection;

@@ -10,8 +10,9 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use super::Channel;
 use super::wait::{block_on, block_on_timeout};
 
-/// A stream of bytes over a channel, for everything that speaks [`Read`] and [`Write`]; see [`Stream`](crate::Stream). Its bound is the
-/// channel's: a read or a write that takes longer answers [`TimedOut`](io::ErrorKind::TimedOut), and loses nothing.
+/// A stream of bytes over a channel, for everything that speaks [`Read`] and [`Write`]; see [`Stream`](crate::Stream).
+/// Its bound is the channel's: a read or a write that takes longer answers [`TimedOut`](io::ErrorKind::TimedOut), and
+/// loses nothing.
 #[derive(Debug)]
 pub struct Stream {
     inner: crate::Stream,

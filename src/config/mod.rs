@@ -21,9 +21,9 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-// A line for each: field: type = default, what is allowed; the variable is ZCMI_ and the field's name, unless another one
-// follows. The first sentence of the documentation is what `docs/configuration.md` says; a test tells how to bring that page
-// up to date, and wants default and bounds in the documentation.
+// A line for each: field: type = default, what is allowed; the variable is ZCMI_ and the field's name, unless another
+// one follows. The first sentence of the documentation is what `docs/configuration.md` says; a test tells how to bring
+// that page up to date, and wants default and bounds in the documentation.
 settings! {
     /// Longest message that is accepted, in bytes: 1 B to 2 GiB. Default 1 GiB. It takes memory only when it is received.
     max_message_size: u32 = 1 << 30, size(1, 1 << 31);
@@ -45,8 +45,8 @@ settings! {
     coalesce: bool = true, switch();
     /// Requests that a connection can have outstanding: 16 to 8192. Default 128.
     send_depth: u32 = 128, number(16, 8192);
-    /// Bounds of the registration cache, which all workers of a process share on a device. Those of the first one count.
-    /// Default: 16,384 entries, and 1 GiB or what the process may lock or use, whichever is less.
+    /// Bounds of the registration cache, which all workers of a process share on a device. Those of the first one
+    /// count. Default: 16,384 entries, and 1 GiB or what the process may lock or use, whichever is less.
     cache: CacheLimits = CacheLimits::default(), cache_limits(), "ZCMI_REGISTRATION_CACHE";
     /// How to wait for completions. Default adaptive:20us.
     polling: Polling = Polling::Adaptive { spin: 20 * MICROSECOND }, polling();
@@ -91,7 +91,8 @@ impl Config {
     }
 
     /// The defaults, and what the environment says instead: a variable `ZCMI_…` for each setting, as the
-    /// [table](crate::configuration_guide) has them. One that is empty says nothing; one that is unknown is warned about.
+    /// [table](crate::configuration_guide) has them. One that is empty says nothing; one that is unknown is warned
+    /// about.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported), with the variable, its value and what is allowed.

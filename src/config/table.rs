@@ -27,8 +27,8 @@ impl Row {
 
 macro_rules! settings {
     ($($(#[doc = $documentation:literal])+ $field:ident: $type:ty = $default:expr, $kind:expr $(, $variable:literal)?;)*) => {
-        /// How a worker's connections wait and how much memory they use. Start from `Config::default()`, from [`Config::builder`] or from
-        /// [`Config::from_env`].
+        /// How a worker's connections wait and how much memory they use. Start from `Config::default()`, from
+        /// [`Config::builder`] or from [`Config::from_env`].
         ///
         /// ```
         /// let config = zcmi::Config { polling: zcmi::Polling::Busy, ..Default::default() };

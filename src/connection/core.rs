@@ -406,6 +406,14 @@ impl<Q: Queue> Core<Q> {
     /// closed soon after, on the service thread.
     pub(super) fn fail(&mut self, key: LinkKey, error: Error) {
         let Some(link) = find(&mut self.links, key) else { return };
+        let error = match error.kind() {
+            // These invite to try again, which is of no use any more.
+            ErrorKind::MemoryLimit | ErrorKind::PoolExhausted | ErrorKind::ResourceExhausted => {
+                let was = error.kind().to_string();
+                error.into_kind(ErrorKind::ConnectionBroken).with_cause(&was)
+            }
+            _ => error,
+        };
         if link.ending.set(error).is_err() {
             return;
         }

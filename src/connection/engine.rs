@@ -197,10 +197,6 @@ impl<T: Transport> Engine<T> {
         }
         core.was_polled = false;
         core.queue.tend(self.now());
-        if core.links.iter().all(Option::is_none) {
-            // What was taken back is handled before there is a connection that counts on its being posted.
-            while self.progress(&mut core) {}
-        }
         self.tend(&mut core);
         self.settle(core);
         true

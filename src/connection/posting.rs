@@ -375,6 +375,11 @@ impl<Q: Queue> Core<Q> {
         {
             return Err(NotStarted::Later(wanted));
         }
+        // The peer gives the credit of a notification back, perhaps in a frame of its own.
+        if notifies && let Err(error) = self.hears_credits(key) {
+            return Err(wanted.refused(error));
+        }
+        let Some(link) = find(&mut self.links, key) else { return Err(wanted.refused(closed())) };
         if wanted.grant.is_some_and(|grant| !link.grants.held.begin(grant)) {
             return Err(wanted.refused(Error::new(ErrorKind::Revoked, "operation")));
         }

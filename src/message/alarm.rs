@@ -6,16 +6,16 @@ use crate::background;
 use crate::sync::lock;
 use crate::sync::locks::Mutex;
 
-/// Deadlines that nearly always pass unused cost a look at a number: the service thread is asked only for one that is earlier than
-/// what it was asked for before.
+/// Deadlines that nearly always pass unused cost a look at a number: the service thread is asked only for one that is
+/// earlier than what it was asked for before.
 #[derive(Default)]
 pub(super) struct Alarm {
     set: Mutex<Option<Instant>>,
 }
 
 impl Alarm {
-    /// Has the service thread call `ring` at `when`, unless it will be called before. It tells that it [has](Self::has_rung), and sets
-    /// the alarm for what is next.
+    /// Has the service thread call `ring` at `when`, unless it will be called before. It tells that it
+    /// [has](Self::has_rung), and sets the alarm for what is next.
     pub(super) fn set(&self, when: Instant, ring: impl FnOnce() + Send + 'static) {
         let mut set = lock(&self.set);
         if set.is_none_or(|set| when < set) {

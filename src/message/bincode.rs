@@ -12,11 +12,12 @@ use super::guarded::{Guard, Guarded};
 /// Most that any limit allows: the longest message there is. It bounds what is read; memory is bounded by the guard.
 const MOST: usize = 1 << 30;
 
-/// bincode 2 in its standard configuration: compact, integers of variable length, nothing that describes itself. Both ends
-/// need the same types.
+/// bincode 2 in its standard configuration: compact, integers of variable length, nothing that describes itself. Both
+/// ends need the same types.
 ///
-/// What a hostile peer sends costs no more memory or time than something honest of its length: a sequence of more elements than the message has bytes
-/// (and 1024) is refused before it is begun, and so is a value that is nested more than 128 deep.
+/// What a hostile peer sends costs no more memory or time than something honest of its length: a sequence of more
+/// elements than the message has bytes (and 1024) is refused before it is begun, and so is a value that is nested more
+/// than 128 deep.
 ///
 /// ```
 /// use zcmi::{Bincode, Codec};

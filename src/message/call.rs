@@ -32,7 +32,8 @@ const LATE: Duration = Duration::from_millis(25);
 /// Messages that are received in one go; then other tasks of the thread get their turn.
 const TURN: usize = 64;
 
-/// Calls a peer that [serves](crate::serve()) the same channel: each request gets its own response, many at once, in any order.
+/// Calls a peer that [serves](crate::serve()) the same channel: each request gets its own response, many at once, in
+/// any order.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -53,14 +54,14 @@ const TURN: usize = 64;
 /// # }
 /// ```
 ///
-/// Clones are handles to the same client, for many tasks. It needs no task of its own: one of the calls receives for all, and when its
-/// future is dropped another goes on. When the last clone is dropped it finishes the channel, and `serve` returns at the
-/// peer. The channel carries nothing else.
+/// Clones are handles to the same client, for many tasks. It needs no task of its own: one of the calls receives for
+/// all, and when its future is dropped another goes on. When the last clone is dropped it finishes the channel, and
+/// `serve` returns at the peer. The channel carries nothing else.
 ///
 /// # Cancellation
 ///
-/// Dropping the future of a call tells the server, which drops the handler's future. What the handler has done until then
-/// is done. A response that comes later is ignored.
+/// Dropping the future of a call tells the server, which drops the handler's future. What the handler has done until
+/// then is done. A response that comes later is ignored.
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -78,7 +79,8 @@ pub struct CallOptions {
 }
 
 impl CallOptions {
-    /// Gives the call up at `deadline`. The server learns how much time is left, and then drops the handler's future by itself.
+    /// Gives the call up at `deadline`. The server learns how much time is left, and then drops the handler's future by
+    /// itself.
     #[must_use]
     pub fn deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
@@ -127,10 +129,10 @@ impl Client {
     ///
     /// # Errors
     /// [`Application`](ErrorKind::Application) if the handler answered an error: [`Error::application`] has it.
-    /// [`Panicked`](ErrorKind::Panicked) if it panicked. [`Encode`](ErrorKind::Encode) and [`Decode`](ErrorKind::Decode) if the
-    /// types are not what the other side takes them for. [`PeerClosed`](ErrorKind::PeerClosed) if the server has stopped serving;
-    /// whatever ended the connection; [`Protocol`](ErrorKind::Protocol) if the peer is no server. After these three all calls of the
-    /// client fail.
+    /// [`Panicked`](ErrorKind::Panicked) if it panicked. [`Encode`](ErrorKind::Encode) and
+    /// [`Decode`](ErrorKind::Decode) if the types are not what the other side takes them for.
+    /// [`PeerClosed`](ErrorKind::PeerClosed) if the server has stopped serving; whatever ended the connection;
+    /// [`Protocol`](ErrorKind::Protocol) if the peer is no server. After these three all calls of the client fail.
     #[cfg(feature = "bincode")]
     pub async fn call<Q: Serialize + ?Sized, R: DeserializeOwned>(&self, request: &Q) -> Result<R> {
         self.call_with(&Bincode::default(), request, CallOptions::default()).await

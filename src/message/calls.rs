@@ -79,7 +79,8 @@ impl<M: Deref<Target = [u8]>> Calls<M> {
         (Ok(self.last), woken)
     }
 
-    /// The answer, once it is there; until then `waker` is called when it comes, and when the call may send or is to receive.
+    /// The answer, once it is there; until then `waker` is called when it comes, and when the call may send or is to
+    /// receive.
     pub(super) fn poll(&mut self, id: u64, waker: &Waker) -> Option<Result<M>> {
         let call = self.open.get_mut(&id)?;
         if let Some(answer) = call.answer.take() {

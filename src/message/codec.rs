@@ -43,8 +43,8 @@ pub trait Codec: Send + Sync {
     /// The codec's, or that of `out`.
     fn encode<T: Serialize + ?Sized>(&self, value: &T, out: impl Write) -> std::result::Result<(), CodecError>;
 
-    /// Reads the value that all of `bytes` are. They come from a peer, who may be hostile: what they claim to be decides neither how
-    /// much is allocated nor how long it takes, only how long they are.
+    /// Reads the value that all of `bytes` are. They come from a peer, who may be hostile: what they claim to be
+    /// decides neither how much is allocated nor how long it takes, only how long they are.
     ///
     /// # Errors
     /// If they are no such value, or if something is left.

@@ -35,9 +35,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Messages that are handled in one go; then other tasks of the thread get their turn.
 const TURN: usize = 64;
 
-/// Serves a channel: calls `handler` with each request that a [`Client`](crate::Client) at the peer sends, and sends back what it answers. Up to
-/// `limit` handlers run at once, all within this future: it needs no runtime, and a handler that blocks holds up the
-/// others. Resolves when the client is gone and the last handler has ended.
+/// Serves a channel: calls `handler` with each request that a [`Client`](crate::Client) at the peer sends, and sends
+/// back what it answers. Up to `limit` handlers run at once, all within this future: it needs no runtime, and a handler
+/// that blocks holds up the others. Resolves when the client is gone and the last handler has ended.
 ///
 /// ```no_run
 /// use zcmi::{ApplicationError, Channel, serve};
@@ -53,15 +53,16 @@ const TURN: usize = 64;
 /// # }
 /// ```
 ///
-/// - A client that has as many calls open as are taken waits. Were more to come all the same, they would not be received.
+/// - A client that has as many calls open as are taken waits. Were more to come all the same, they would not be
+///   received.
 /// - A call that the client gives up, or whose time is over, is no longer polled: the handler's future is dropped.
 /// - A handler's error goes to the client as a value: a code and a text. A panic goes there as
 ///   [`Panicked`](ErrorKind::Panicked), and the server goes on.
 /// - Dropping this future drops the handlers and tells the client, whose calls fail.
 ///
 /// # Errors
-/// Whatever ended the connection, unless the client has closed it. [`Protocol`](ErrorKind::Protocol) if the peer sends what no client does:
-/// the connection lives on.
+/// Whatever ended the connection, unless the client has closed it. [`Protocol`](ErrorKind::Protocol) if the peer sends
+/// what no client does: the connection lives on.
 #[cfg(feature = "bincode")]
 pub async fn serve<Q, R, E, H, F>(channel: Channel, limit: usize, handler: H) -> Result<()>
 where

@@ -27,7 +27,8 @@ impl<Q> Taken<Q> {
         Self { limit: limit.max(1), calls: HashMap::new(), queue: VecDeque::new(), handled: 0 }
     }
 
-    /// Calls that a client may have open: so many are handled, and at least as many wait, so that there is always one to go on with.
+    /// Calls that a client may have open: so many are handled, and at least as many wait, so that there is always one
+    /// to go on with.
     pub(super) fn window(&self) -> usize {
         self.limit.saturating_add(self.limit.max(FIRST_WINDOW))
     }
@@ -57,7 +58,8 @@ impl<Q> Taken<Q> {
         Some((id, request, stop))
     }
 
-    /// Nobody waits for it any more. Answers whether that is to be confirmed here: one that is handled confirms it itself.
+    /// Nobody waits for it any more. Answers whether that is to be confirmed here: one that is handled confirms it
+    /// itself.
     pub(super) fn cancel(&mut self, id: u64) -> bool {
         if self.unqueue(id) {
             return true;

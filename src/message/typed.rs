@@ -11,8 +11,8 @@ use super::growing::Growing;
 use crate::{Buffer, Channel, Connection, Result};
 
 impl Channel {
-    /// Sends a value as a message, encoded by [`Bincode`]. It is written to registered memory at once, so that a long one is not
-    /// copied again. A [`RemoteBuffer`](crate::RemoteBuffer) can be anywhere in it.
+    /// Sends a value as a message, encoded by [`Bincode`]. It is written to registered memory at once, so that a long
+    /// one is not copied again. A [`RemoteBuffer`](crate::RemoteBuffer) can be anywhere in it.
     ///
     /// ```no_run
     /// use serde::{Deserialize, Serialize};
@@ -51,8 +51,8 @@ impl Channel {
     /// The value in the next message, decoded by [`Bincode`]. Dropping the future loses none.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv), and [`Decode`](crate::ErrorKind::Decode) if the message is no such value: then it is gone, and the
-    /// connection lives on.
+    /// As [`recv`](Self::recv), and [`Decode`](crate::ErrorKind::Decode) if the message is no such value: then it is
+    /// gone, and the connection lives on.
     #[cfg(feature = "bincode")]
     pub async fn recv_value<T: DeserializeOwned>(&self) -> Result<T> {
         self.recv_value_with(&Bincode::default()).await
@@ -90,8 +90,8 @@ impl Connection {
     /// The value in the next message; see [`Channel::recv_value`].
     ///
     /// # Errors
-    /// As [`recv`](Self::recv), and [`Decode`](crate::ErrorKind::Decode) if the message is no such value: then it is gone, and the
-    /// connection lives on.
+    /// As [`recv`](Self::recv), and [`Decode`](crate::ErrorKind::Decode) if the message is no such value: then it is
+    /// gone, and the connection lives on.
     #[cfg(feature = "bincode")]
     pub async fn recv_value<T: DeserializeOwned>(&self) -> Result<T> {
         self.recv_value_with(&Bincode::default()).await

@@ -21,8 +21,8 @@ use crate::{Channel, background};
 /// How long what was written is still sent after the stream was dropped.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// A stream of bytes both ways over a channel, for everything that speaks tokio's [`AsyncRead`] and [`AsyncWrite`]: hyper,
-/// tonic, `tokio::io::copy`. Both ends make one of the same channel, which then carries nothing else.
+/// A stream of bytes both ways over a channel, for everything that speaks tokio's [`AsyncRead`] and [`AsyncWrite`]:
+/// hyper, tonic, `tokio::io::copy`. Both ends make one of the same channel, which then carries nothing else.
 ///
 /// ```no_run
 /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,20 +43,21 @@ const LINGER: Duration = Duration::from_secs(2);
 ///
 /// # Writing
 ///
-/// What is written is collected in registered memory, up to 128 KiB, and sent when that is full, by `flush`, when the stream is
-/// read from, by `shutdown`, or 5 ms later. Up to four such pieces are on their way; then writing waits. They go on
-/// though nobody waits for them.
+/// What is written is collected in registered memory, up to 128 KiB, and sent when that is full, by `flush`, when the
+/// stream is read from, by `shutdown`, or 5 ms later. Up to four such pieces are on their way; then writing waits. They
+/// go on though nobody waits for them.
 ///
-/// `flush` resolves when all is on its way. `shutdown` resolves when the device or the peer's library has it, and the peer reads
-/// to the end of the stream; reading goes on.
+/// `flush` resolves when all is on its way. `shutdown` resolves when the device or the peer's library has it, and the
+/// peer reads to the end of the stream; reading goes on.
 ///
 /// # Dropping
 ///
-/// What was written is still sent in the background, for up to 2 s, and the peer reads it and then the end. What it writes from then on
-/// is an error ([`BrokenPipe`](io::ErrorKind::BrokenPipe)). A program that is about to end calls `shutdown` first.
+/// What was written is still sent in the background, for up to 2 s, and the peer reads it and then the end. What it
+/// writes from then on is an error ([`BrokenPipe`](io::ErrorKind::BrokenPipe)). A program that is about to end calls
+/// `shutdown` first.
 ///
-/// If the connection is lost or closed before the peer has shut down, reading is an error and not the end of the stream: nothing is
-/// cut off unnoticed. A future that reads or writes can be dropped and loses nothing.
+/// If the connection is lost or closed before the peer has shut down, reading is an error and not the end of the
+/// stream: nothing is cut off unnoticed. A future that reads or writes can be dropped and loses nothing.
 pub struct Stream {
     reader: Reader,
     writer: Arc<Writer>,

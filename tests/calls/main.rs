@@ -1,4 +1,5 @@
-//! Calls: requests and responses, many at once; cancelled, late, refused; clients and servers that go away. On a real device.
+//! Calls: requests and responses, many at once; cancelled, late, refused; clients and servers that go away. On a real
+//! device.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -87,8 +87,22 @@ pub async fn baseline(worker: &Worker, address: &str) -> resources::Resources {
     // Someone has waited: the descriptor that wakes this runtime's tasks is there.
     let nothing = tokio::time::timeout(Duration::from_millis(50), server.recv()).await;
     assert!(nothing.is_err(), "nobody has sent anything");
+    wait_outside(&server);
     drop((client, server));
     aside(resources::Resources::settled).await
+}
+
+/// Begins to wait on a thread without a runtime: the service's descriptor of the connection's device is there from now
+/// on. Else the first task that the service thread polls makes it, at any time.
+pub fn wait_outside(connection: &Connection) {
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let mut receiving = std::pin::pin!(connection.recv());
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(receiving.as_mut().poll(&mut context).is_pending(), "nobody has sent anything");
+        });
+        waiting.join().expect("no panic");
+    });
 }
 
 /// Waits until there is no more of anything than at `baseline`.

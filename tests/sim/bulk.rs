@@ -14,11 +14,6 @@ use crate::session::{Actor, Lane};
 /// Bytes before the body: number, length.
 pub(crate) const HEAD: usize = 16;
 
-/// Whether these messages are among the mix. They are not yet by themselves: some seeds with faults do not end.
-pub(crate) fn is_wanted() -> bool {
-    std::env::var_os("ZCMI_SIM_BULK").is_some()
-}
-
 /// The messages of one side's lanes, by channel and number.
 pub(crate) type Ledger = RefCell<BTreeMap<u32, BTreeMap<u64, Fate>>>;
 

@@ -56,6 +56,7 @@ const RATES: &[(Fault, f64)] = &[
     (Fault::MuteDeath, 0.000_05),
     (Fault::PostRefused, 0.003),
     (Fault::QueueFull, 0.05),
+    (Fault::ReceiveLost, 0.3),
     (Fault::Registration, 0.03),
     (Fault::Reorder, 0.05),
     (Fault::Rnr, 0.005),

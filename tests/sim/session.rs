@@ -322,6 +322,11 @@ impl Actor {
                         });
                     }
                 }
+                // A message that there was no memory for is still there.
+                Err(error) if error.kind() == ErrorKind::MemoryLimit && self.session.is_faulty => {
+                    self.session.ledger.error(error.kind());
+                    sleep(Duration::from_micros(100)).await;
+                }
                 Err(error) => return self.received_all(&error),
             }
         }
@@ -442,8 +447,7 @@ impl Actor {
     pub(crate) async fn converse(self: Rc<Self>) {
         let receiving = spawn(Rc::clone(&self).receive_all());
         let hearing = spawn(Rc::clone(&self).hear_all());
-        let lanes = if bulk::is_wanted() { MOST_LANES } else { 0 };
-        let bulk = (1..=u32::from(lanes)).map(|lane| spawn(Rc::clone(&self).receive_bulk(100 + lane)));
+        let bulk = (1..=u32::from(MOST_LANES)).map(|lane| spawn(Rc::clone(&self).receive_bulk(100 + lane)));
         let bulk: Vec<_> = bulk.collect();
         let aborting = self.session.aborts && self.session.ender == self.side;
         let patience = aborting.then(|| Duration::from_micros(random(20_000)));

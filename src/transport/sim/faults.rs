@@ -24,6 +24,8 @@ pub enum Fault {
     PostRefused,
     /// A channel says for a while that it is full, while it has something in flight.
     QueueFull,
+    /// A queue pair that breaks takes a receive along, whose memory comes back with the queue.
+    ReceiveLost,
     /// There is no memory to register with.
     Registration,
     /// A completion comes much later, and those of other channels before it.
@@ -41,7 +43,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ConnectDelayed,
         Self::ConnectLost,
         Self::ConnectRefused,
@@ -52,6 +54,7 @@ impl Fault {
         Self::MuteDeath,
         Self::PostRefused,
         Self::QueueFull,
+        Self::ReceiveLost,
         Self::Registration,
         Self::Reorder,
         Self::Rnr,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use super::node::NodeId;
-use super::queue_state::QueueId;
+use super::queue_state::{QueueId, Ready};
 use super::windows::WindowChange;
 use crate::memory::Transfer;
 use crate::transport::{ChannelKey, Completion, Failure, Operation};
@@ -42,6 +42,8 @@ pub(super) struct Pair {
     pub(super) unsignaled: Vec<End>,
     /// Ended, to be told by the next polls; those of one entry come together.
     pub(super) completed: VecDeque<Vec<End>>,
+    /// Receives that have ended, and whose completions are about to be written.
+    pub(super) received: VecDeque<Ready>,
     pub(super) next_sequence: u64,
     /// The first that the device has not begun.
     pub(super) next_launch: u64,

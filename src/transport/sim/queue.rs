@@ -8,6 +8,7 @@ use super::faults::Fault;
 use super::node::NodeId;
 use super::pair::{End, Memory, Pair, PairId, Pending, Progress, What};
 use super::queue_state::{GUARANTEED, QueueId, QueueState, refused};
+use super::trace::Note;
 use super::windows::WindowChange;
 use super::world::World;
 use crate::memory::Transfer;
@@ -135,6 +136,8 @@ impl Queue for SimQueue {
             }
             queue.receives_outstanding += 1;
             queue.receives.push_back((token, memory));
+            let posted = queue.receives.len();
+            state.note(Note::Receives { queue: self.id.0, posted });
             Ok(())
         })
     }

@@ -18,6 +18,8 @@ pub(super) const RECEIVES_SHARE: usize = 2;
 pub(super) const GUARANTEED: usize = 8;
 /// How long there is no channel before the receives that the last ones have left are taken back, in nanoseconds.
 const IDLE: u64 = 1_000_000_000;
+/// After what time a lost receive is told of.
+const OVERTAKEN: u64 = 10_000_000_000;
 /// Completions that one poll answers.
 const POLL: usize = 16;
 /// Names no channel.
@@ -45,6 +47,9 @@ pub(super) struct QueueState {
     pub(super) most_receives: usize,
     /// Receives that were posted and not told.
     pub(super) receives_outstanding: usize,
+    /// Receives that broken pairs have taken along, since when, and those of which that was told.
+    lost: Vec<(u64, Transfer)>,
+    told_lost: Vec<Transfer>,
     pub(super) not_ready_until: u64,
     /// A channel that says that it is full, and until when.
     full: Option<(PairId, u64)>,
@@ -81,12 +86,19 @@ impl QueueState {
             receives: VecDeque::new(),
             most_receives,
             receives_outstanding: 0,
+            lost: Vec::new(),
+            told_lost: Vec::new(),
             not_ready_until: 0,
             full: None,
             idle_since: None,
             is_armed: false,
             on_event: None,
         }
+    }
+
+    /// Whether there are fewer receives than were posted.
+    pub(super) fn has_lost_some(&self) -> bool {
+        !self.lost.is_empty()
     }
 
     pub(super) fn pair(&self, channel: ChannelKey) -> Option<PairId> {
@@ -111,6 +123,16 @@ impl State {
         }
         if is_overrun {
             self.bug(format!("completion queue {} is overrun", id.0));
+        }
+    }
+
+    /// The completion of a pair's next receive is written.
+    pub(super) fn receive_completion_arrives(&mut self, id: PairId) {
+        if let Some(pair) = self.pair(id)
+            && let Some(ready) = pair.received.pop_front()
+        {
+            let queue = pair.queue;
+            self.completion_arrives(queue, ready);
         }
     }
 
@@ -282,25 +304,46 @@ impl State {
         found
     }
 
-    /// Takes back what is posted when there has been no channel for some time.
+    /// A pair breaks, and a receive goes with it.
+    pub(super) fn lose_receive(&mut self, id: QueueId) {
+        let now = self.now();
+        if let Some(queue) = self.queue(id)
+            && let Some((_, memory)) = queue.receives.pop_front()
+        {
+            queue.lost.push((now, memory));
+        }
+    }
+
+    /// Takes back what is posted when there has been no channel for some time, and tells of what was lost.
     fn release_receives(&mut self, id: QueueId) -> Vec<Completion> {
         let now = self.now();
         let Some(queue) = self.queue(id) else { return Vec::new() };
-        if queue.pairs() > 0 || queue.receives.is_empty() {
+        let completion = |memory| Completion {
+            token: 0,
+            channel: NONE,
+            is_receive: true,
+            result: Err(Failure::Flushed),
+            immediate: None,
+            memory,
+        };
+        let mut found = Vec::new();
+        for (_, memory) in queue.lost.extract_if(.., |(since, _)| now - *since >= OVERTAKEN) {
+            queue.receives_outstanding -= 1;
+            queue.told_lost.push(memory);
+            found.push(completion(None));
+        }
+        if queue.pairs() > 0 || (queue.receives.is_empty() && queue.lost.is_empty() && queue.told_lost.is_empty()) {
             queue.idle_since = None;
         } else if now - *queue.idle_since.get_or_insert(now) >= IDLE {
-            queue.receives_outstanding -= queue.receives.len();
-            let completion = |(token, memory)| Completion {
-                token,
-                channel: NONE,
-                is_receive: true,
-                result: Err(Failure::Flushed),
-                immediate: None,
-                memory: Some(memory),
-            };
-            return queue.receives.drain(..).map(completion).collect();
+            let told = queue.told_lost.drain(..).map(|memory| (false, memory));
+            let lost = queue.lost.drain(..).map(|(_, memory)| (true, memory));
+            let posted = queue.receives.drain(..).map(|(_, memory)| (true, memory));
+            for (is_outstanding, memory) in told.chain(lost).chain(posted) {
+                queue.receives_outstanding -= usize::from(is_outstanding);
+                found.push(completion(Some(memory)));
+            }
         }
-        Vec::new()
+        found
     }
 
     /// Ends a pair that was taken out.
@@ -308,6 +351,10 @@ impl State {
         self.end_windows_of(id);
         let Some(mut pair) = self.pairs[id.0].take() else { return Vec::new() };
         self.note(Note::Closed { pair: id });
+        // Nothing is written any more when it is gone.
+        for ready in std::mem::take(&mut pair.received) {
+            self.completion_arrives(pair.queue, ready);
+        }
         if let Some(queue) = self.queue(pair.queue) {
             queue.reserved -= pair.guaranteed + pair.common;
             queue.ready.retain(|ready| !matches!(ready, Ready::Send(of) if *of == id));

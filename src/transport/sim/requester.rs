@@ -46,6 +46,7 @@ impl State {
             requests: Default::default(),
             unsignaled: Vec::new(),
             completed: Default::default(),
+            received: Default::default(),
             next_sequence: 0,
             next_launch: 0,
             launched_at: 0,
@@ -282,6 +283,11 @@ impl State {
         pair.standing = Standing::Failed;
         self.note(Note::Broke { pair: id, why });
         self.leave_ghosts(id);
+        if let Some(queue) = self.pair(id).map(|pair| pair.queue)
+            && self.hit(Fault::ReceiveLost)
+        {
+            self.lose_receive(queue);
+        }
         let is_withheld = self.hit(Fault::WithheldFlush);
         if let Some(pair) = self.pair(id) {
             pair.is_withheld = is_withheld;

@@ -170,7 +170,8 @@ impl State {
             }
         }
         if !self.has_receive(at) {
-            let is_injected = self.queue(queue).is_some_and(|queue| queue.not_ready_until > now);
+            let is_injected =
+                self.queue(queue).is_some_and(|queue| queue.not_ready_until > now || queue.has_lost_some());
             let count = if is_injected { &mut self.statistics.injected_rnr } else { &mut self.statistics.rnr };
             *count += 1;
             return Carried::NotReady;
@@ -215,15 +216,15 @@ impl State {
     /// A receive has ended.
     fn received(&mut self, at: PairId, token: u64, memory: Transfer, result: Result<u32, ()>, immediate: Option<u32>) {
         self.note(Note::Received { pair: at, length: result.unwrap_or_default() as usize });
-        let Some((queue, earliest)) = self.pair(at).map(|pair| (pair.queue, pair.receives_told_at + 1)) else {
+        let Some(earliest) = self.pair(at).map(|pair| pair.receives_told_at + 1) else {
             return self.discard(memory);
         };
         let time = self.completion_time().max(earliest);
         if let Some(pair) = self.pair(at) {
             pair.receives_told_at = time;
+            pair.received.push_back(Ready::Receive { pair: at, token, memory, result, immediate });
         }
-        let ready = Ready::Receive { pair: at, token, memory, result, immediate };
-        self.at(time, Action::DeliverReceive(queue, ready));
+        self.at(time, Action::DeliverReceive(at));
     }
 
     /// Puts bytes into memory of our own, as a device does.

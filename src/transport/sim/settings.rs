@@ -46,7 +46,7 @@ impl Settings {
             completions: 32_767,
             longest: 1 << 30,
             patience: Duration::from_secs(120),
-            steps: 20_000_000,
+            steps: 2_000_000,
             trace: 64,
         }
     }

@@ -13,7 +13,7 @@ use super::faults::Fault;
 use super::listener::Listening;
 use super::node::{Node, NodeId, Standing};
 use super::pair::{self, Ghost, Pair, PairId};
-use super::queue_state::{QueueId, QueueState, Ready};
+use super::queue_state::{QueueId, QueueState};
 use super::requester::Outcome;
 use super::settings::Settings;
 use super::statistics::Statistics;
@@ -61,7 +61,7 @@ pub(super) enum Action {
     Arrive(PairId),
     Connect { from: EndpointId, name: String, data: Vec<u8>, pair: Option<PairId> },
     Control(EndpointId, Control),
-    DeliverReceive(QueueId, Ready),
+    DeliverReceive(PairId),
     DeliverSend(PairId),
     Flush(PairId),
     Ghost(Ghost),
@@ -81,7 +81,7 @@ impl Action {
         matches!(
             self,
             Self::Arrive(_)
-                | Self::DeliverReceive(..)
+                | Self::DeliverReceive(_)
                 | Self::DeliverSend(_)
                 | Self::Flush(_)
                 | Self::Ghost(_)
@@ -225,7 +225,7 @@ impl State {
             Action::Arrive(pair) => self.arrive(pair),
             Action::Connect { from, name, data, pair } => self.connect_arrives(from, &name, data, pair),
             Action::Control(to, control) => self.control_arrives(to, control),
-            Action::DeliverReceive(queue, ready) => self.completion_arrives(queue, ready),
+            Action::DeliverReceive(pair) => self.receive_completion_arrives(pair),
             Action::DeliverSend(pair) => self.send_completion_arrives(pair),
             Action::Flush(pair) => self.flush_pair(pair),
             Action::Ghost(ghost) => self.ghost_arrives(ghost),

@@ -44,6 +44,7 @@ pub(super) enum Note {
     Poll { task: usize },
     Posted { pair: PairId, token: u64, what: &'static str, length: usize },
     Received { pair: PairId, length: usize },
+    Receives { queue: usize, posted: usize },
     Registered { node: NodeId, length: usize },
     Tick { node: NodeId },
 }
@@ -102,6 +103,7 @@ impl fmt::Display for Line {
             Note::Poll { task } => write!(f, "task {task} is polled"),
             Note::Posted { pair, token, what, length } => write!(f, "{pair} posts {what} {token:#x} of {length} bytes"),
             Note::Received { pair, length } => write!(f, "{pair} receives {length} bytes"),
+            Note::Receives { queue, posted } => write!(f, "queue {queue} has {posted} receives"),
             Note::Registered { node, length } => write!(f, "{node} registers {length} bytes"),
             Note::Tick { node } => write!(f, "{node} ticks"),
         }

@@ -11,7 +11,7 @@ use super::{Operation, Running};
 use crate::bulk::Fate;
 use crate::session::{Actor, Lane};
 
-pub(crate) const OPERATION: Operation = Operation { name: "bulk", weight: 0, run };
+pub(crate) const OPERATION: Operation = Operation { name: "bulk", weight: 8, run };
 
 fn run<'a>(actor: &'a Rc<Actor>, lane: &'a mut Lane) -> Running<'a> {
     Box::pin(async move {

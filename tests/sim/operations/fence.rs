@@ -5,7 +5,7 @@ use std::rc::Rc;
 use zcmi::internals::simulation::random;
 use zcmi::{Access, Buffer};
 
-use super::memory::{failed, failed_atomic, put_back, some_range, take_handle};
+use super::memory::{check_known, failed, failed_atomic, put_back, some_range, take_handle};
 use super::{Operation, Running};
 use crate::session::{Actor, Lane};
 
@@ -21,17 +21,19 @@ fn run<'a>(actor: &'a Rc<Actor>, _lane: &'a mut Lane) -> Running<'a> {
         new.fill(random(256) as u8);
         let bytes = new.to_vec();
         let begun = actor.session.ledger.begin(OPERATION.name);
+        let known = handle.model.known(range.clone());
+        // Whenever the grant ends from here on, the write may have been carried out.
+        handle.model.forget(range.clone());
         let read = actor.connection.read(before, &target);
         let write = actor.connection.fenced().write(new, &target);
         let added = actor.connection.fenced().fetch_add(&word, 0);
         let in_order = read.is_posted() && write.is_posted();
         let is_last = added.is_posted() && write.is_posted();
         match read.await {
-            Ok(found) if in_order => handle.model.check("read before a fence", range.start, &found),
+            Ok(found) if in_order => check_known(&known, "read before a fence", range.start, &found),
             Ok(_) => {}
             Err(error) => failed(actor, "read", &handle.model, &error),
         }
-        handle.model.forget(range.clone());
         match write.await {
             Ok(_) => handle.model.set(range.start, &bytes),
             Err(error) => failed(actor, "fenced write", &handle.model, &error),

@@ -64,11 +64,21 @@ impl Model {
         Some(u64::from_ne_bytes(known?.try_into().ok()?))
     }
 
+    /// What is known of a range now.
+    pub(crate) fn known(&self, range: Range<usize>) -> Vec<Option<u8>> {
+        self.bytes.borrow()[range].to_vec()
+    }
+
     /// `found` was there.
     pub(crate) fn check(&self, what: &str, offset: usize, found: &[u8]) {
-        for (at, (known, found)) in self.bytes.borrow()[offset..].iter().zip(found).enumerate() {
-            assert!(known.is_none_or(|known| known == *found), "{what}: byte {} is another", offset + at);
-        }
+        check_known(&self.bytes.borrow()[offset..], what, offset, found);
+    }
+}
+
+/// `found` is what was `known` of the bytes from `offset` on.
+pub(crate) fn check_known(known: &[Option<u8>], what: &str, offset: usize, found: &[u8]) {
+    for (at, (known, found)) in known.iter().zip(found).enumerate() {
+        assert!(known.is_none_or(|known| known == *found), "{what}: byte {} is another", offset + at);
     }
 }
 
@@ -106,7 +116,11 @@ pub(crate) fn failed_atomic(actor: &Actor, what: &str, model: &Model, error: &Er
     }
     // A key that is gone for certain breaks the connection.
     assert!(
-        error.kind() != ErrorKind::RemoteAccess || model.has_ended() || actor.session.forced.get(),
+        error.kind() != ErrorKind::RemoteAccess
+            || model.has_ended()
+            || actor.session.forced.get()
+            // One who was stopped may not have heard yet that it was forced.
+            || actor.session.is_faulty,
         "{what}: {error}"
     );
     actor.failed(what, error);
@@ -148,7 +162,8 @@ pub(crate) async fn revoke(actor: &Actor, grant: Grant) -> Option<Revocation> {
     begun.end();
     match result {
         Ok(how) => {
-            let must_agree = !is_hasty && !actor.session.is_faulty && !actor.session.aborts;
+            let must_agree =
+                !is_hasty && !actor.session.is_faulty && !actor.session.aborts && !actor.session.forced.get();
             assert!(!must_agree || how == Revocation::Agreed, "the holder lives and has not agreed: {how:?}");
             actor.session.ledger.count(match how {
                 Revocation::Agreed => "agreed",

@@ -35,7 +35,7 @@ pub(crate) struct Operation {
 
 type Running<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-/// All there are. A new one is added here, and nowhere else. Those of weight 0 run only if `ZCMI_SIM_BULK` is set.
+/// All there are. A new one is added here, and nowhere else.
 const OPERATIONS: &[Operation] = &[
     atomics::OPERATION,
     batch::OPERATION,
@@ -54,24 +54,19 @@ const OPERATIONS: &[Operation] = &[
 
 /// Their names, to see that all have run.
 pub(crate) fn names() -> Vec<&'static str> {
-    let runs = |operation: &&Operation| operation.weight > 0 || crate::bulk::is_wanted();
-    OPERATIONS.iter().filter(runs).map(|operation| operation.name).collect()
+    OPERATIONS.iter().map(|operation| operation.name).collect()
 }
 
 /// Does one of them.
 pub(crate) async fn run_one(actor: &Rc<Actor>, lane: &mut Lane) {
-    let weight = |operation: &Operation| match operation.weight {
-        0 if crate::bulk::is_wanted() => 8,
-        weight => weight,
-    };
-    let total = OPERATIONS.iter().map(weight).sum();
+    let total = OPERATIONS.iter().map(|operation| operation.weight).sum();
     let mut chosen = random(total);
     for operation in OPERATIONS {
-        if chosen < weight(operation) {
+        if chosen < operation.weight {
             (operation.run)(actor, lane).await;
             break;
         }
-        chosen -= weight(operation);
+        chosen -= operation.weight;
     }
     if random(3) == 0 {
         sleep(Duration::from_micros(random(200))).await;

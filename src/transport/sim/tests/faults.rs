@@ -96,6 +96,35 @@ fn a_pair_that_breaks_by_itself_blames_a_request_or_is_found() {
     assert!(net.a.poll().is_empty(), "the flush has told");
 }
 
+#[test]
+fn a_receive_that_went_with_a_pair_is_told_of_and_its_memory_comes_back_when_nobody_takes_any() {
+    let mut net = net(Fault::ReceiveLost, 1);
+    let (other, _) = net.b.queue.create(super::net::SIZES).expect("room");
+    net.b.receive(1, 8);
+    let room = net.b.queue.receive_room();
+    net.b.queue.fail(net.b.channel);
+    let wait = |net: &Net, seconds: u64| net.executor.world().with(|state| state.advance(seconds * 1_000_000_000));
+    let look = |net: &mut Net| {
+        net.b.queue.tend(std::time::Instant::now());
+        net.b.poll()
+    };
+    wait(&net, 9);
+    assert!(look(&mut net).is_empty());
+    wait(&net, 2);
+    let told = look(&mut net);
+    assert!(told.len() == 1 && told[0].is_receive && told[0].memory.is_none() && told[0].channel.0 == u32::MAX);
+    assert_eq!(net.b.queue.receive_room(), room + 1, "another can be posted in its place");
+    net.b.receive(2, 8);
+    for channel in [net.b.channel, other] {
+        drop(net.b.queue.close(channel));
+    }
+    assert!(look(&mut net).is_empty());
+    wait(&net, 2);
+    let back = look(&mut net);
+    assert!(back.len() == 2 && back.iter().all(|completion| completion.memory.is_some()));
+    assert_eq!(net.b.queue.receive_room(), room + 1);
+}
+
 /// Runs two nodes of which the first dies or stops at `step`, and answers what the second saw.
 fn with_mishap(fault: Fault, step: u64) -> Option<u32> {
     let faults = Faults::none().at(fault, step);
