@@ -166,7 +166,8 @@ fn streams_that_end_in_the_middle_leave_nothing_behind() {
             server.read_exact(&mut [0; 70_000]).await.expect("reads");
             match round % 3 {
                 0 => drop(server),
-                1 => near.close().await.expect("closes"),
+                // Given up: what is still to be sent finds no room, since nobody reads any more.
+                1 => _ = tokio::time::timeout(Duration::from_millis(200), near.close()).await,
                 // Both hang as they are.
                 _ => writing.abort(),
             }
