@@ -56,3 +56,9 @@ pub mod simulation {
         note_progress, now, random, sleep, spawn, stop,
     };
 }
+
+/// What the fuzz targets call.
+#[cfg(not(loom))]
+pub mod fuzzing {
+    pub use crate::fuzzing::{frames, handle, handshake};
+}

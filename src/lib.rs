@@ -87,6 +87,9 @@ mod config;
 #[cfg(any(feature = "verbs", all(any(test, feature = "internals"), not(loom))))]
 mod connection;
 mod error;
+#[cfg(all(any(test, feature = "internals"), not(loom)))]
+#[cfg_attr(not(feature = "internals"), allow(unreachable_pub, reason = "what is public is so for the fuzz targets"))]
+mod fuzzing;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;

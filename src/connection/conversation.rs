@@ -17,10 +17,10 @@ pub(super) struct Conversation {
     /// We have said that we will send no more here.
     pub(super) has_ended: bool,
     peer_ended: bool,
+    /// Messages went with the connection: what was behind them, or comes later, does not count.
+    pub(super) has_lost: bool,
     /// Nobody will receive here any more.
     pub(super) is_declining: bool,
-    /// The connection ended before all that came could be fetched.
-    pub(super) is_cut: bool,
     /// Whether the peer is to be told of window, and was not yet.
     pub(super) is_window_queued: bool,
     /// Bytes of long messages that are fetched ahead, and how many may be.
@@ -124,8 +124,8 @@ impl Conversation {
             next_serial: 0,
             has_ended: false,
             peer_ended: false,
+            has_lost: false,
             is_declining: false,
-            is_cut: false,
             is_window_queued: false,
             ahead: 0,
             most_ahead,
@@ -136,6 +136,9 @@ impl Conversation {
     /// A message came in; an error says how the peer violates the protocol.
     pub(super) fn arrive(&mut self, payload: &[u8]) -> Result<(), &'static str> {
         self.open_to(cost(payload.len()))?;
+        if self.has_lost {
+            return Ok(());
+        }
         if self.is_declining {
             self.receive.release(cost(payload.len()));
             return Ok(());
@@ -177,6 +180,11 @@ impl Conversation {
         self.entries.is_empty()
     }
 
+    /// Whether all has been received that was sent here.
+    fn is_over(&self) -> bool {
+        self.peer_ended && self.entries.is_empty() && !self.has_lost
+    }
+
     /// What a receiver does next. Long messages behind the first are fetched `ahead`, as far as may be.
     pub(super) fn next(&mut self, ahead: bool) -> Next {
         let mut is_first = true;
@@ -198,7 +206,7 @@ impl Conversation {
                 | State::Failed(_) => {}
             }
         }
-        if self.peer_ended && self.entries.is_empty() && !self.is_cut { Next::Ended } else { Next::Wait }
+        if self.is_over() { Next::Ended } else { Next::Wait }
     }
 
     /// What a receiver with memory for `room` bytes does next.
@@ -223,7 +231,7 @@ impl Conversation {
                 | State::Failed(_) => {}
             }
         }
-        if self.peer_ended && self.entries.is_empty() && !self.is_cut { NextInto::Ended } else { NextInto::Wait }
+        if self.is_over() { NextInto::Ended } else { NextInto::Wait }
     }
 
     fn take(&mut self, index: usize) -> Stored {
@@ -324,16 +332,16 @@ impl Conversation {
     /// The connection has ended: what can no longer be fetched is gone, and all behind it. What receivers wait for stays
     /// until they have their memory back.
     pub(super) fn cut_off(&mut self) {
-        let is_cut = &mut self.is_cut;
+        let has_lost = &mut self.has_lost;
         self.entries.retain(|entry| match entry.state {
-            State::Message(_) => !*is_cut,
+            State::Message(_) => !*has_lost,
             State::Delivered { .. } | State::Failed(_) => true,
             State::Fetching { claim: Claim::Claimed, .. } => {
-                *is_cut = true;
+                *has_lost = true;
                 true
             }
             State::Claimed(_) | State::Fetching { .. } | State::Offer(_) => {
-                *is_cut = true;
+                *has_lost = true;
                 false
             }
         });
@@ -371,6 +379,17 @@ impl Conversation {
         self.receive.give_back()
     }
 
+    /// What the entries count for and hold, and what the counters say of that, for tests.
+    #[cfg(all(any(test, feature = "internals"), not(loom)))]
+    pub(super) fn counts(&self) -> ([u64; 2], [u64; 2]) {
+        let (mut cost, mut ahead) = (0, 0);
+        for entry in &self.entries {
+            cost += entry.cost;
+            ahead += entry.ahead;
+        }
+        ([cost, ahead], [self.receive.occupied(), self.ahead])
+    }
+
     fn entry(&self, serial: u64) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.serial == serial)
     }
@@ -402,5 +421,33 @@ impl Stored {
             Self::Buffer(buffer) => buffer.len(),
             Self::Heap(bytes) => bytes.len(),
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::Access;
+    use crate::protocol::{GrantId, Scope};
+
+    #[test]
+    fn what_is_behind_a_lost_message_is_not_received_and_no_end_either() {
+        let grant = GrantId { scope: Scope::Connection, slot: 0, generation: 0 };
+        let offer = RemoteBuffer::new(4096, 8, 1, Access::READ, 7, grant);
+        let mut conversation = Conversation::new(0, 1000, 1000, 0);
+        assert_eq!(conversation.arrive(b"before"), Ok(()));
+        assert_eq!(conversation.offered(offer), Ok(true));
+        assert_eq!(conversation.arrive(b"behind"), Ok(()));
+        conversation.cut_off();
+        // In the same poll as the end of the connection.
+        assert_eq!((conversation.arrive(b"later"), conversation.end()), (Ok(()), Ok(())));
+        assert!(matches!(conversation.next(true), Next::Message(stored) if stored.len() == 6));
+        assert!(matches!(conversation.next(true), Next::Wait));
+        assert!(matches!(conversation.next_into(100), NextInto::Wait));
+        // Where nothing was lost, what comes with the end of the connection is received.
+        let mut whole = Conversation::new(0, 1000, 1000, 0);
+        whole.cut_off();
+        assert_eq!((whole.arrive(b"later"), whole.end()), (Ok(()), Ok(())));
+        assert!(matches!(whole.next(true), Next::Message(_)) && matches!(whole.next(true), Next::Ended));
     }
 }

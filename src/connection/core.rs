@@ -336,6 +336,9 @@ impl<Q: Queue> Core<Q> {
 
     fn arrive(&mut self, key: LinkKey, buffer: Option<&Buffer>, bytes: usize, immediate: Option<u32>) {
         let Some(link) = find(&mut self.links, key) else { return };
+        if link.is_violated {
+            return;
+        }
         link.liveness.heard();
         let mut arrived = std::mem::take(&mut self.arrived);
         let handled = match (immediate, buffer.and_then(|buffer| buffer.get(..bytes))) {
@@ -364,7 +367,12 @@ impl<Q: Queue> Core<Q> {
         self.arrived = arrived;
         match handled {
             Ok(()) => self.touch(key),
-            Err(reason) => self.fail(key, Error::new(ErrorKind::Protocol, "receive").with_detail(reason)),
+            Err(reason) => {
+                if let Some(link) = self.link(key) {
+                    link.is_violated = true;
+                }
+                self.fail(key, Error::new(ErrorKind::Protocol, "receive").with_detail(reason));
+            }
         }
     }
 

@@ -33,6 +33,12 @@ impl Fetches {
         self.outstanding < self.limit
     }
 
+    /// Places for fetches that there are, for tests.
+    #[cfg(all(any(test, feature = "internals"), not(loom)))]
+    pub(super) fn places(&self) -> usize {
+        self.table.len()
+    }
+
     /// Notes a fetch; answers the token of its request.
     pub(super) fn begin(&mut self, fetch: Fetch) -> u64 {
         self.outstanding += 1;

@@ -70,6 +70,8 @@ pub(super) struct Link {
     /// The last record is to be queued as soon as there is room.
     pub(super) is_finish_wanted: bool,
     peer_finished: bool,
+    /// The peer has violated the protocol: nothing more that it says counts.
+    pub(super) is_violated: bool,
     /// Messages that were sent and are to be acknowledged, and those that are.
     pub(super) wanted: u64,
     pub(super) acknowledged: u64,
@@ -140,6 +142,7 @@ impl Link {
             finish: Finish::Open,
             is_finish_wanted: false,
             peer_finished: false,
+            is_violated: false,
             wanted: 0,
             acknowledged: 0,
             notify_room: 0,
@@ -334,6 +337,11 @@ impl Link {
             Record::Offer { channel, handle } => {
                 let index = self.channel_index(channel)?;
                 let handle = self.offered(handle)?;
+                if self.ending.get().is_some() {
+                    // It can no longer be fetched.
+                    self.conversations[index].has_lost = true;
+                    return Ok(());
+                }
                 if !self.conversations[index].offered(handle)? {
                     self.done_with(handle.grant(), true);
                 }
@@ -458,10 +466,10 @@ impl Link {
         self.finish == Finish::Done && self.grants.offers() == 0
     }
 
-    /// Why nothing more will come on a channel, if so.
-    pub(super) fn receive_failure(&self) -> Option<Error> {
+    /// Why nothing more will come, if so, to who `has_lost` some of what the peer sent before it finished.
+    pub(super) fn receive_failure(&self, has_lost: bool) -> Option<Error> {
         match self.ending.get() {
-            _ if self.peer_finished => Some(Error::new(ErrorKind::PeerClosed, "receive")),
+            _ if self.peer_finished && !has_lost => Some(Error::new(ErrorKind::PeerClosed, "receive")),
             Some(error) => Some(error.again("receive")),
             None if self.declines => {
                 Some(Error::new(ErrorKind::Closed, "receive").with_detail("what receives was dropped"))

@@ -12,6 +12,9 @@ mod engine;
 mod established;
 mod fetches;
 mod filter;
+#[cfg(all(any(test, feature = "internals"), not(loom)))]
+#[cfg_attr(not(feature = "internals"), allow(unreachable_pub, reason = "what is public is so for the fuzz targets"))]
+mod fuzzed;
 mod grant;
 mod grants;
 mod halves;
@@ -41,6 +44,12 @@ pub use channel::Channel;
 pub use connector::Connector;
 pub use established::Connection;
 pub use filter::{Answer, ConnectRequest};
+#[cfg(all(any(test, feature = "internals"), not(loom)))]
+#[cfg_attr(
+    not(feature = "internals"),
+    allow(unreachable_pub, reason = "what is public is so for the fuzz targets")
+)]
+pub use fuzzed::frames;
 pub use halves::{ReceiveHalf, SendHalf};
 pub use listener::Listener;
 pub use message::Message;

@@ -71,7 +71,7 @@ impl<Q: Queue> Core<Q> {
         let operation = "wait for a notification";
         let Some(link) = self.link(key) else { return Poll::Ready(Err(Error::new(ErrorKind::Closed, operation))) };
         let Some(value) = link.take_notification() else {
-            let failure = link.receive_failure();
+            let failure = link.receive_failure(false);
             return failure.map_or(Poll::Pending, |error| Poll::Ready(Err(error.within(operation))));
         };
         if !link.outbox.is_empty() {

@@ -83,6 +83,12 @@ impl Outbox {
         self.taken.push_back((grant, declined));
     }
 
+    /// Offers that wait to be given back, for tests.
+    #[cfg(all(any(test, feature = "internals"), not(loom)))]
+    pub(super) fn taken(&self) -> usize {
+        self.taken.len()
+    }
+
     /// Takes the open frame.
     pub(super) fn close(&mut self) -> Option<OpenFrame> {
         self.open.take()

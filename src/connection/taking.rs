@@ -70,15 +70,14 @@ impl<Q: Queue> Core<Q> {
     fn no_more(&mut self, key: LinkKey, channel: usize) -> Poll<Result<Step>> {
         let Some(link) = find(&mut self.links, key) else { return closed() };
         let Some(conversation) = link.conversations.get(channel) else { return closed() };
-        let (is_empty, is_cut) = (conversation.is_empty(), conversation.is_cut);
+        let (is_empty, has_lost) = (conversation.is_empty(), conversation.has_lost);
         let failure = match link.ending.get() {
-            Some(error) if is_cut && error.kind() == ErrorKind::PeerClosed => {
+            Some(error) if has_lost && error.kind() == ErrorKind::PeerClosed => {
                 let detail = "the peer closed before all that it had offered was fetched";
                 Some(Error::new(ErrorKind::ConnectionBroken, "receive").with_detail(detail))
             }
-            Some(error) if is_cut => Some(error.again("receive")),
-            Some(_) => link.receive_failure(),
-            None => link.receive_failure().filter(|_| is_empty),
+            Some(_) => link.receive_failure(has_lost),
+            None => link.receive_failure(has_lost).filter(|_| is_empty),
         };
         failure.map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
     }

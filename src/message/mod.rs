@@ -33,6 +33,8 @@ pub use self::bincode::Bincode;
 pub use application_error::ApplicationError;
 #[cfg(feature = "verbs")]
 pub use call::{CallOptions, Client};
+#[cfg(all(any(test, feature = "internals"), feature = "bincode", not(loom)))]
+pub(crate) use codec::decode;
 pub use codec::{Codec, CodecError};
 #[cfg(feature = "verbs")]
 pub(crate) use growing::Growing;

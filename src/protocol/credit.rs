@@ -5,7 +5,7 @@
 pub(crate) const CONTROL_RECEIVES: u32 = 3;
 
 /// Credits that a side may have, whatever the other gives it.
-const MOST_CREDITS: u32 = 1 << 16;
+pub(crate) const MOST_CREDITS: u32 = 1 << 16;
 
 /// The credits of one connection, both directions.
 #[derive(Debug)]
@@ -79,6 +79,12 @@ impl Credits {
         let credits = u16::try_from(self.owed).unwrap_or(u16::MAX);
         self.owed -= u32::from(credits);
         credits
+    }
+
+    /// Whether the counts are within their bounds, for tests.
+    #[cfg(all(any(test, feature = "internals"), not(loom)))]
+    pub(crate) fn is_sound(&self) -> bool {
+        self.available <= MOST_CREDITS && self.occupied + self.owed <= self.granted
     }
 
     /// Whether so many are owed that a frame of its own is worth it.

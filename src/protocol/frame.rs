@@ -74,6 +74,9 @@ impl Frame {
         if kind == FrameKind::Credit && (length != 0 || header.credits == U16::ZERO) {
             return Err("a credit frame with a payload, or without credits");
         }
+        if kind == FrameKind::Data && length == 0 {
+            return Err("a data frame without records");
+        }
         Ok(Self { kind, credits: header.credits.get(), length })
     }
 }
@@ -98,6 +101,7 @@ mod tests {
             (&[1, 0, 0, 0, 1, 0, 0, 0], "not what arrived"),
             (&[2, 0, 1, 0, 1, 0, 0, 0, 7], "credit frame"),
             (&[2, 0, 0, 0, 0, 0, 0, 0], "without credits"),
+            (&[1, 0, 1, 0, 0, 0, 0, 0], "without records"),
             (&[3, 0, 0, 0, 0, 0, 0, 0], "unknown kind"),
         ] {
             let error = Frame::parse(bytes).expect_err(reason);

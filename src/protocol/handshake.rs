@@ -72,7 +72,7 @@ pub(crate) enum Refusal {
     /// The application closed the listener or dropped the request.
     Declined,
     /// A reason this version does not name.
-    Other(u8),
+    Other(u64),
 }
 
 impl Handshake {
@@ -129,14 +129,14 @@ impl Refusal {
     /// The refusal, and what the application says of it, as far as that fits.
     pub(crate) fn with_reason(self, reason: &str) -> Vec<u8> {
         let reason = &reason[..reason.floor_char_boundary(REASON)];
-        let code: u8 = match self {
+        let code: u64 = match self {
             Self::Incompatible => 1,
             Self::Busy => 2,
             Self::Declined => 3,
             Self::Other(code) => code,
         };
         let private_length = reason.len() as u8;
-        let wire = Wire { private_length, nonce: u64::from(code).into(), ..Wire::of(REFUSAL) };
+        let wire = Wire { private_length, nonce: code.into(), ..Wire::of(REFUSAL) };
         [wire.as_bytes(), reason.as_bytes()].concat()
     }
 
@@ -150,7 +150,7 @@ impl Refusal {
     /// The refusal, if the bytes are one of ours, and the application's text. What cannot be shown in a line is replaced.
     pub(crate) fn parse(bytes: &[u8]) -> Option<(Self, String)> {
         let (wire, rest) = parse(bytes).ok().filter(|(wire, _)| wire.kind == REFUSAL)?;
-        let refusal = match wire.nonce.get() as u8 {
+        let refusal = match wire.nonce.get() {
             1 => Self::Incompatible,
             2 => Self::Busy,
             3 => Self::Declined,
@@ -245,7 +245,9 @@ mod tests {
 
     #[test]
     fn a_refusal_is_no_introduction() {
-        for refusal in [Refusal::Incompatible, Refusal::Busy, Refusal::Declined, Refusal::Other(99)] {
+        for refusal in
+            [Refusal::Incompatible, Refusal::Busy, Refusal::Declined, Refusal::Other(99), Refusal::Other(257)]
+        {
             assert_eq!(Refusal::parse(&refusal.to_bytes()), Some((refusal, String::new())));
             assert!(Handshake::parse(&refusal.to_bytes()).is_err());
         }

@@ -10,10 +10,14 @@ mod revocation;
 pub(crate) mod vectors;
 mod window;
 
+#[cfg(all(any(test, feature = "internals"), not(loom)))]
+pub(crate) use credit::MOST_CREDITS;
 pub(crate) use credit::{CONTROL_RECEIVES, Credits};
 pub(crate) use frame::{Frame, FrameKind, HEADER, LEAST_FRAME};
 pub(crate) use grant_id::{GrantId, GrantSlots, MOST_GRANTS, Scope};
 pub(crate) use handshake::{HEARTBEAT, Handshake, REPLY_PRIVATE, REQUEST_PRIVATE, Refusal};
 pub(crate) use record::{OFFER, RECORD, Record, TAKEN, taken_bytes, taken_grants};
 pub(crate) use revocation::{CONTROL_PAYLOAD, Held, Revoking};
+#[cfg(all(test, not(loom)))]
+pub(crate) use vectors::vector;
 pub(crate) use window::{ReceiveWindow, SendWindow, cost};

@@ -133,6 +133,11 @@ impl<'a> Record<'a> {
         if !matches!(header.kind, 1..=3) && length != 0 {
             return Err("a record with a payload that it must not have");
         }
+        let has_channel = matches!(header.kind, 1 | 2 | 4) || header.kind == 6 && !flag;
+        let has_argument = matches!(header.kind, 4 | 5 | 7..=9);
+        if !has_channel && channel != 0 || !has_argument && argument != 0 {
+            return Err("a record with a channel or an argument that it must not have");
+        }
         let more = |argument: u32| if argument > 0 { Ok(argument) } else { Err("a record that gives nothing back") };
         Ok(match header.kind {
             1 => Self::Message { channel, acknowledge: flag, payload },
@@ -215,6 +220,8 @@ mod tests {
             bytes[at] = byte;
             bytes
         };
+        let mut broken = [0; RECORD + 7];
+        Record::Taken { declined: false, grants: &[0; 7] }.write(&mut broken);
         for (bytes, reason) in [
             (&valid[..RECORD - 1], "shorter than its header"),
             (&valid[..RECORD + 2], "leaves its frame"),
@@ -223,8 +230,10 @@ mod tests {
             (&with(1, 2), "unknown flags"),
             (&with(2, 1), "unknown flags"),
             (&with(0, 2), "without a handle"),
-            (&with(0, 3), "broken list"),
+            (&with(0, 3), "a channel or an argument"),
+            (&broken, "broken list"),
             (&with(0, 5), "must not have"),
+            (&with(8, 1), "a channel or an argument"),
         ] {
             let error = Record::take(&mut &bytes[..]).expect_err(reason);
             assert!(error.contains(reason), "{error}");

@@ -172,6 +172,12 @@ impl Held {
         self.due.pop_front().map(|(payload, _)| payload)
     }
 
+    /// Requests and answers that are kept, for tests.
+    #[cfg(all(any(test, feature = "internals"), not(loom)))]
+    pub(crate) fn kept(&self) -> (usize, usize) {
+        (self.unfinished.len(), self.due.len())
+    }
+
     fn settle(&mut self) {
         let unfinished = std::mem::take(&mut self.unfinished);
         for (serial, ids) in unfinished {
@@ -219,6 +225,9 @@ fn payload(serial: u32, ids: &[GrantId]) -> Vec<u8> {
 
 fn parse(payload: &[u8]) -> Result<(u32, Vec<GrantId>), &'static str> {
     let (head, ids) = Head::ref_from_prefix(payload).map_err(|_| "a payload shorter than its head")?;
+    if head.reserved != U32::ZERO {
+        return Err("a payload whose reserved bytes are not 0");
+    }
     let ids = <[WireId]>::ref_from_bytes(ids).map_err(|_| "a payload of a broken length")?;
     let id = |wire: &WireId| GrantId {
         scope: if wire.slot.get() & OF_DOMAIN == 0 { Scope::Connection } else { Scope::Domain },
@@ -298,6 +307,8 @@ mod tests {
         for broken in [&[][..], &[0; 8], &[0; 15], &[0; 9], &[0xff; 16]] {
             assert!(holder.asked(broken).is_err(), "{broken:?}");
         }
+        let reserved = [&[0, 0, 0, 0, 1, 0, 0, 0][..], &[0; 8]].concat();
+        assert!(holder.asked(&reserved).expect_err("reserved").contains("reserved"));
         assert!(owner.agreed(&[9; 8]).is_err() && owner.agreed(&[0; 7]).is_err());
         assert!(owner.agreed(&payload(0, &[id(59, 0)])).is_err(), "it was not asked for that yet");
     }

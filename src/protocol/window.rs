@@ -73,6 +73,12 @@ impl ReceiveWindow {
         self.owed += cost;
     }
 
+    /// Bytes of messages that the application has not received, for tests.
+    #[cfg(all(any(test, feature = "internals"), not(loom)))]
+    pub(crate) fn occupied(&self) -> u64 {
+        self.occupied
+    }
+
     /// Whether so much is owed that the peer should be told.
     pub(crate) fn is_due(&self) -> bool {
         self.owed > 0 && self.owed * 2 >= self.limit
