@@ -9,6 +9,7 @@ mod common;
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use allocations::ALLOCATIONS;
 use common::{Peer, device_address, listen, on_device, play, role, say, told};
@@ -21,8 +22,10 @@ const MEETING: u32 = 16;
 
 static SHARED: std::sync::OnceLock<SharedMemory> = std::sync::OnceLock::new();
 
+/// Without heartbeats: how many there are depends on the time that a test takes.
 fn worker(polling: Polling) -> Worker {
-    Worker::new(Config { polling, ..Config::default() }).expect("valid settings")
+    let config = Config { polling, heartbeat: Duration::ZERO, ..Config::default() };
+    Worker::new(config).expect("valid settings")
 }
 
 fn polling(name: &str) -> Polling {
@@ -77,6 +80,13 @@ fn peer() {
 async fn connect(uri: &str, mode: &str) -> (Connection, RemoteBuffer) {
     let connection = Connector::new(&worker(polling(mode))).connect(uri).await.expect("connects");
     let handle = RemoteBuffer::from_bytes(&connection.recv().await.expect("receives")).expect("a handle");
+    // Many at once, so that both ends have the receives that they ever will.
+    for _ in 0..200 {
+        connection.send(&[7; 3000]).await.expect("sends");
+    }
+    for _ in 0..200 {
+        connection.recv().await.expect("receives");
+    }
     (connection, handle)
 }
 

@@ -496,6 +496,7 @@ impl<Q: Queue> Core<Q> {
                 if let Some(link) = self.link(key) {
                     link.share += more;
                     link.credits.grow(more);
+                    link.is_in_use = false;
                 }
             }
             Err(error) => tracing::debug!(%error, "a connection gets no more receives"),

@@ -66,6 +66,8 @@ pub(super) struct Link {
     unsignaled: usize,
     signal_every: usize,
     pub(super) credit_due: bool,
+    /// The peer has sent something since it got receives: what looks after an idle connection needs no more of them.
+    pub(super) is_in_use: bool,
     pub(super) finish: Finish,
     /// The last record is to be queued as soon as there is room.
     pub(super) is_finish_wanted: bool,
@@ -139,6 +141,7 @@ impl Link {
             unsignaled: 0,
             signal_every: (config.send_depth / 8).clamp(2, 16) as usize,
             credit_due: false,
+            is_in_use: false,
             finish: Finish::Open,
             is_finish_wanted: false,
             peer_finished: false,
@@ -309,7 +312,7 @@ impl Link {
 
     /// Receives that the peer should get more, as it makes use of those it has.
     pub(super) fn growth(&self) -> u32 {
-        match self.credit_due {
+        match self.credit_due && self.is_in_use {
             true => self.credits.granted().min(self.most_receives.saturating_sub(self.credits.granted())),
             false => 0,
         }
@@ -329,12 +332,14 @@ impl Link {
         }
         match record {
             Record::Message { channel, acknowledge, payload } => {
+                self.is_in_use = true;
                 let index = self.channel_index(channel)?;
                 self.conversations[index].arrive(payload)?;
                 self.outbox.acknowledge += u32::from(acknowledge);
                 self.arrived_on(index, arrived);
             }
             Record::Offer { channel, handle } => {
+                self.is_in_use = true;
                 let index = self.channel_index(channel)?;
                 let handle = self.offered(handle)?;
                 if self.ending.get().is_some() {
@@ -441,6 +446,7 @@ impl Link {
             self.notifications.reserve(NOTIFICATIONS as usize);
         }
         self.notifications.push_back(value);
+        self.is_in_use = true;
         if self.declines {
             self.take_notification();
         }

@@ -1,0 +1,105 @@
+//! Messages and connections at what perftest and rdma_cm measure: see `benches/README.md`. `--help` tells the options.
+
+#![allow(unsafe_code, reason = "an allocator that counts; its blocks carry their proof")]
+
+mod connect;
+mod count;
+mod idle;
+mod live;
+mod peer;
+mod rate;
+
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use zcmi::{Config, Polling};
+
+/// Measures messages between two processes on one device, or connections.
+#[derive(Parser)]
+pub(crate) struct Arguments {
+    /// What to measure.
+    #[arg(long, value_enum, default_value = "rate")]
+    measure: Measure,
+    /// Bytes of a message.
+    #[arg(long, default_value_t = 64)]
+    size: usize,
+    /// Messages, or connections.
+    #[arg(long, default_value_t = 10_000)]
+    iterations: u32,
+    /// Messages that are sent and not answered, at most.
+    #[arg(long, default_value_t = 64)]
+    depth: u32,
+    /// A frame for each message.
+    #[arg(long)]
+    no_coalescing: bool,
+    /// How both ends wait.
+    #[arg(long, value_enum, default_value = "busy")]
+    polling: Waiting,
+    /// Seconds after which it gives up.
+    #[arg(long, default_value_t = 60)]
+    limit: u64,
+    /// Plays the server; the program starts it itself.
+    #[arg(long, hide = true)]
+    server: bool,
+    /// Given by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Measure {
+    /// Connecting and being accepted, one after the other, next to rdma_cm alone.
+    Connect,
+    /// Nothing: round trips with both ends in one thread, for a program that counts instructions.
+    Count,
+    /// The memory that connections take which carry nothing.
+    Idle,
+    /// Many messages at a time.
+    Rate,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Waiting {
+    Adaptive,
+    Busy,
+    Event,
+}
+
+impl Arguments {
+    fn config(&self) -> Config {
+        let polling = match self.polling {
+            Waiting::Adaptive => Config::default().polling,
+            Waiting::Busy => Polling::Busy,
+            Waiting::Event => Polling::Event,
+        };
+        Config { polling, coalesce: !self.no_coalescing, ..Config::default() }
+    }
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    let Some(address) = std::env::var("ZCMI_HOST1").ok() else {
+        eprintln!("ZCMI_HOST1 is not set, the address of an RDMA device; soft-roce-setup/run gives one");
+        return;
+    };
+    let limit = Duration::from_secs(arguments.limit);
+    std::thread::spawn(move || {
+        std::thread::sleep(limit);
+        eprintln!("messages: not done within {limit:?}");
+        std::process::exit(1);
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let figures = runtime.block_on(async {
+        match (arguments.measure, arguments.server) {
+            (Measure::Connect, false) => connect::client(&arguments, &address).await,
+            (Measure::Connect, true) => connect::server(&arguments, &address).await,
+            (Measure::Count, _) => count::run(&arguments, &address).await,
+            (Measure::Idle, _) => idle::run(&arguments, &address).await,
+            (Measure::Rate, false) => rate::client(&arguments).await,
+            (Measure::Rate, true) => rate::server(&arguments, &address).await,
+        }
+    });
+    if !figures.is_null() {
+        println!("{figures}");
+    }
+}
