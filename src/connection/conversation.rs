@@ -19,7 +19,9 @@ pub(super) struct Conversation {
     peer_ended: bool,
     /// Nobody will receive here any more.
     pub(super) is_declining: bool,
-    /// The connection ended before all that came could be fetched.
+    /// The connection has ended: what is offered can no longer be fetched.
+    pub(super) is_over: bool,
+    /// It ended before all that came could be fetched.
     pub(super) is_cut: bool,
     /// Whether the peer is to be told of window, and was not yet.
     pub(super) is_window_queued: bool,
@@ -125,6 +127,7 @@ impl Conversation {
             has_ended: false,
             peer_ended: false,
             is_declining: false,
+            is_over: false,
             is_cut: false,
             is_window_queued: false,
             ahead: 0,
@@ -140,6 +143,10 @@ impl Conversation {
             self.receive.release(cost(payload.len()));
             return Ok(());
         }
+        if self.is_cut {
+            // It came with what was polled last, and one before it is lost.
+            return Ok(());
+        }
         self.push(cost(payload.len()), State::Message(Stored::of(payload)));
         Ok(())
     }
@@ -150,6 +157,10 @@ impl Conversation {
         if self.is_declining {
             self.receive.release(cost(OFFER));
             return Ok(false);
+        }
+        if self.is_over {
+            self.is_cut = true;
+            return Ok(true);
         }
         self.push(cost(OFFER), State::Offer(handle));
         Ok(true)
@@ -324,6 +335,7 @@ impl Conversation {
     /// The connection has ended: what can no longer be fetched is gone, and all behind it. What receivers wait for stays
     /// until they have their memory back.
     pub(super) fn cut_off(&mut self) {
+        self.is_over = true;
         let is_cut = &mut self.is_cut;
         self.entries.retain(|entry| match entry.state {
             State::Message(_) => !*is_cut,
@@ -402,5 +414,48 @@ impl Stored {
             Self::Buffer(buffer) => buffer.len(),
             Self::Heap(bytes) => bytes.len(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Access;
+    use crate::protocol::{GrantId, Scope};
+
+    fn offer() -> RemoteBuffer {
+        let grant = GrantId { scope: Scope::Connection, slot: 1, generation: 1 };
+        RemoteBuffer::new(0x1000, 9_000, 7, Access::READ, 3, grant)
+    }
+
+    fn received(conversation: &mut Conversation) -> Option<usize> {
+        match conversation.next(true) {
+            Next::Message(stored) => Some(stored.len()),
+            Next::Ended | Next::Fetch { .. } => panic!("there is nothing to be fetched any more"),
+            Next::Wait => None,
+        }
+    }
+
+    #[test]
+    fn nothing_is_received_behind_a_message_that_is_lost() {
+        let mut conversation = Conversation::new(0, 10_000, 10_000, 0);
+        conversation.arrive(b"1").expect("room");
+        assert!(conversation.offered(offer()).expect("room"));
+        conversation.cut_off();
+        conversation.arrive(b"22").expect("room");
+        assert_eq!((received(&mut conversation), received(&mut conversation)), (Some(1), None));
+        assert!(conversation.is_cut);
+    }
+
+    #[test]
+    fn an_offer_that_comes_with_the_end_is_lost_and_what_is_before_it_is_not() {
+        let mut conversation = Conversation::new(0, 10_000, 10_000, 0);
+        conversation.cut_off();
+        conversation.arrive(b"1").expect("room");
+        assert!(!conversation.is_cut);
+        assert!(conversation.offered(offer()).expect("room"));
+        conversation.arrive(b"22").expect("room");
+        assert_eq!((received(&mut conversation), received(&mut conversation)), (Some(1), None));
+        assert!(conversation.is_cut);
     }
 }

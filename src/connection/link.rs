@@ -200,7 +200,7 @@ impl Link {
     fn add_channel(&mut self, id: u32) -> usize {
         let theirs = self.theirs.map_or(0, |theirs| theirs.window);
         let mut conversation = Conversation::new(id, self.ours.window, theirs, self.most_ahead);
-        conversation.is_declining = self.declines;
+        (conversation.is_declining, conversation.is_over) = (self.declines, self.ending.get().is_some());
         self.conversations.push(conversation);
         self.outbox.windows.reserve(self.conversations.len());
         self.by_id.insert(id, self.conversations.len() - 1);
