@@ -14,12 +14,13 @@ mod points;
 mod seeds;
 mod session;
 mod silence;
+mod sizes;
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 /// Seeds that are run when nobody says how many.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 10_000;
 
 /// Answers what it has seen, or what is wrong.
 type Test<'a> = &'a dyn Fn() -> Result<String, String>;
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
     let tests: [(&str, Test<'_>); 5] = [
         ("the_same_seed_is_the_same_history", &determinism::the_same_seed_is_the_same_history),
         ("planted_bugs_are_found", &planted::planted_bugs_are_found),
-        ("each_fault_at_each_point", &|| points::each_fault_at_each_point(arguments.seeds / 8)),
+        ("each_fault_at_each_point", &|| points::each_fault_at_each_point(arguments.seeds / 200)),
         ("silent_peers_are_noticed", &silence::silent_peers_are_noticed),
         ("random_mix", &|| seeds::random_mix(arguments.first, arguments.seeds)),
     ];
