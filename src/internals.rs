@@ -53,7 +53,7 @@ pub fn lease(connection: &crate::Connection, memory: &SharedMemory) -> Result<Ca
 pub mod simulation {
     pub use crate::transport::sim::{
         Ended, Executor, Fault, Faults, NodeId, Planted, Settings, Sleep, Statistics, Task, is_alive, kill,
-        note_progress, now, random, sleep, spawn, stop,
+        note_progress, now, pool_statistics, random, registered, sleep, spawn, stop,
     };
 }
 

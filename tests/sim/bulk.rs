@@ -10,6 +10,7 @@ use zcmi::{Buffer, Channel, Error, ErrorKind, Registered};
 
 use crate::pattern;
 use crate::session::{Actor, Lane};
+use crate::sizes::LONGEST;
 
 /// Bytes before the body: number, length.
 pub(crate) const HEAD: usize = 16;
@@ -39,7 +40,7 @@ impl Actor {
         let mut bytes = number.to_le_bytes().to_vec();
         bytes.extend((length as u64).to_le_bytes());
         bytes.resize(HEAD + length, 0);
-        pattern::fill(self.bulk_stream(self.side(), lane.bulk_channel()), number, 0, &mut bytes[HEAD..]);
+        pattern::fill(self.bulk_stream(self.side(), lane.bulk_channel()), number, &mut bytes[HEAD..]);
         self.bulk_of(self.side()).borrow_mut().entry(lane.bulk_channel()).or_default().insert(number, Fate::Doubtful);
         BulkMessage { number, bytes }
     }
@@ -92,7 +93,7 @@ impl Actor {
         *last = Some(number);
         assert_eq!(message.len() as u64, HEAD as u64 + length, "{place}: message {number}");
         let stream = self.bulk_stream(1 - self.side(), id);
-        let difference = pattern::difference(stream, number, 0, &message[HEAD..]);
+        let difference = pattern::difference(stream, number, &message[HEAD..]);
         assert_eq!(difference, None, "{place}: message {number} has another byte");
         let mut ledger = self.bulk_of(1 - self.side()).borrow_mut();
         let fate = ledger.entry(id).or_default().get_mut(&number).expect("a message that somebody sent");
@@ -100,9 +101,7 @@ impl Actor {
         assert_ne!(*fate, Fate::Received, "{place}: message {number} was received twice");
         *fate = Fate::Received;
         self.session.ledger.count("bulk messages");
-        if length > 1 << 20 {
-            self.session.ledger.count("messages above 1 MiB");
-        }
+        self.session.ledger.moved(message.len());
     }
 
     /// There will be no more messages on a channel.
@@ -128,7 +127,7 @@ async fn receive_somehow(channel: &Channel, is_patient: bool) -> Result<Option<V
             match channel.recv_into(buffer).await {
                 Ok((buffer, length)) => Ok(Some(buffer[..length].to_vec())),
                 Err(failed) if failed.error.kind() == ErrorKind::TooLong => {
-                    channel.recv().await.map(|message| Some(message.to_vec()))
+                    channel.recv().await.map(|message| Some(message.to_vec())).or_else(none_without_memory)
                 }
                 Err(failed) => none_without_memory(failed.error),
             }
@@ -166,7 +165,7 @@ async fn receive_somehow(channel: &Channel, is_patient: bool) -> Result<Option<V
                 // The pool may never have so much.
                 None => {
                     sleep(Duration::from_micros(100)).await;
-                    match channel.recv_into(Registered::new(vec![0; (2 << 20) + HEAD])).await {
+                    match channel.recv_into(Registered::new(vec![0; LONGEST + HEAD])).await {
                         Ok((memory, length)) => Ok(Some(memory[..length].to_vec())),
                         Err(failed) => none_without_memory(failed.error),
                     }

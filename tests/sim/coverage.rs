@@ -13,6 +13,8 @@ pub(crate) struct Ledger {
     begun: Cell<u64>,
     ended: Cell<u64>,
     counts: RefCell<BTreeMap<&'static str, u64>>,
+    /// Bytes that messages, reads and writes had.
+    sizes: Cell<Moved>,
     errors: RefCell<BTreeMap<String, u64>>,
 }
 
@@ -28,6 +30,16 @@ impl Ledger {
         *self.counts.borrow_mut().entry(name).or_default() += 1;
     }
 
+    /// A message, a read or a write had so many bytes.
+    pub(crate) fn moved(&self, bytes: usize) {
+        self.sizes.set(self.sizes.get().and(Moved {
+            operations: 1,
+            long: u64::from(bytes > 1 << 20),
+            bytes,
+            longest: bytes,
+        }));
+    }
+
     pub(crate) fn error(&self, kind: ErrorKind) {
         *self.errors.borrow_mut().entry(format!("{kind:?}")).or_default() += 1;
     }
@@ -35,6 +47,27 @@ impl Ledger {
     /// Operations that have begun and not ended.
     pub(crate) fn open(&self) -> u64 {
         self.begun.get() - self.ended.get()
+    }
+}
+
+/// What was moved in all.
+#[derive(Clone, Copy, Default)]
+struct Moved {
+    operations: u64,
+    /// Those above 1 MiB.
+    long: u64,
+    bytes: usize,
+    longest: usize,
+}
+
+impl Moved {
+    fn and(self, other: Self) -> Self {
+        Self {
+            operations: self.operations + other.operations,
+            long: self.long + other.long,
+            bytes: self.bytes + other.bytes,
+            longest: self.longest.max(other.longest),
+        }
     }
 }
 
@@ -69,6 +102,7 @@ pub(crate) struct Coverage {
     time: u64,
     statistics: Statistics,
     counts: BTreeMap<&'static str, u64>,
+    sizes: Moved,
     errors: BTreeMap<String, u64>,
 }
 
@@ -77,6 +111,7 @@ impl Coverage {
         self.seeds += 1;
         self.with_faults += u64::from(with_faults);
         self.time += time;
+        self.sizes = self.sizes.and(ledger.sizes.get());
         for (name, count) in &*ledger.counts.borrow() {
             *self.counts.entry(name).or_default() += count;
         }
@@ -102,6 +137,7 @@ impl Coverage {
         self.seeds += other.seeds;
         self.with_faults += other.with_faults;
         self.time += other.time;
+        self.sizes = self.sizes.and(other.sizes);
         for (name, count) in other.counts {
             *self.counts.entry(name).or_default() += count;
         }
@@ -127,7 +163,8 @@ impl Coverage {
     pub(crate) fn missing(&self, names: &[&'static str], faults: &[Fault]) -> Vec<String> {
         let names = names.iter().filter(|name| !self.counts.contains_key(*name)).map(|name| (*name).to_owned());
         let faults = faults.iter().filter(|fault| !self.statistics.faults.contains_key(fault));
-        names.chain(faults.map(|fault| format!("{fault:?}"))).collect()
+        let long = (self.sizes.long == 0).then(|| "anything above 1 MiB".to_owned());
+        names.chain(faults.map(|fault| format!("{fault:?}"))).chain(long).collect()
     }
 }
 
@@ -144,6 +181,13 @@ impl fmt::Display for Coverage {
             f,
             "  {} connections, {} steps, {} polls, {} jobs; receiver not ready {} times by a fault, {} without",
             all.connections, all.steps, all.polls, all.jobs, all.injected_rnr, all.rnr
+        )?;
+        let Moved { operations, long, bytes, longest } = self.sizes;
+        writeln!(
+            f,
+            "  sizes: {operations} messages, reads and writes of {} MiB in all, {long} above 1 MiB, the longest {} MiB",
+            bytes >> 20,
+            longest >> 20
         )?;
         let list = |counts: Vec<String>| counts.join(", ");
         writeln!(

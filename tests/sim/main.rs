@@ -4,6 +4,7 @@
 //! `ZCMI_SIM_SEED=N` runs one seed and shows the end of its trace.
 
 mod bulk;
+mod cancelled;
 mod coverage;
 mod determinism;
 mod mix;
@@ -14,12 +15,14 @@ mod points;
 mod seeds;
 mod session;
 mod silence;
+mod sizes;
+mod slow_receiver;
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 /// Seeds that are run when nobody says how many.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 10_000;
 
 /// Answers what it has seen, or what is wrong.
 type Test<'a> = &'a dyn Fn() -> Result<String, String>;
@@ -31,10 +34,12 @@ fn main() -> ExitCode {
     }
     // What a task panics with is in the report.
     std::panic::set_hook(Box::new(|_| ()));
-    let tests: [(&str, Test<'_>); 5] = [
+    let tests: [(&str, Test<'_>); 7] = [
         ("the_same_seed_is_the_same_history", &determinism::the_same_seed_is_the_same_history),
         ("planted_bugs_are_found", &planted::planted_bugs_are_found),
-        ("each_fault_at_each_point", &|| points::each_fault_at_each_point(arguments.seeds / 8)),
+        ("futures_dropped_at_each_point", &cancelled::futures_dropped_at_each_point),
+        ("a_slow_receiver", &slow_receiver::a_slow_receiver_costs_its_sender_no_more_than_it_may),
+        ("each_fault_at_each_point", &|| points::each_fault_at_each_point(arguments.seeds / 200)),
         ("silent_peers_are_noticed", &silence::silent_peers_are_noticed),
         ("random_mix", &|| seeds::random_mix(arguments.first, arguments.seeds)),
     ];

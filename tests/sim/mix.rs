@@ -13,6 +13,7 @@ use zcmi::{Config, Connection, Connector, Listener, Polling, Worker};
 
 use crate::coverage::Ledger;
 use crate::session::{Actor, Session};
+use crate::sizes::{LONGEST, Sizes};
 
 /// How a world ended.
 pub(crate) struct Run {
@@ -31,6 +32,7 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) faults: Faults,
     pub(crate) is_faulty: bool,
+    pub(crate) sizes: Sizes,
     pub(crate) planted: Option<Planted>,
     pub(crate) trace: usize,
 }
@@ -40,7 +42,7 @@ impl Plan {
     pub(crate) fn of_seed(seed: u64) -> Self {
         let is_faulty = seed % 2 == 1;
         let faults = if is_faulty { some_faults(seed) } else { Faults::none() };
-        Self { seed, faults, is_faulty, planted: None, trace: 0 }
+        Self { seed, faults, is_faulty, sizes: Sizes::of_seed(seed), planted: None, trace: 0 }
     }
 }
 
@@ -85,6 +87,7 @@ struct Shared {
     sessions: RefCell<BTreeMap<u64, Rc<Session>>>,
     next_session: Cell<u64>,
     is_faulty: bool,
+    sizes: Sizes,
     ledger: Rc<Ledger>,
     clients_left: Cell<usize>,
     done: Notify,
@@ -100,6 +103,7 @@ pub(crate) fn run(plan: Plan) -> Run {
         sessions: RefCell::default(),
         next_session: Cell::new(0),
         is_faulty: plan.is_faulty,
+        sizes: plan.sizes,
         ledger: Rc::default(),
         clients_left: Cell::new(clients as usize),
         done: Notify::new(),
@@ -124,9 +128,13 @@ pub(crate) fn run(plan: Plan) -> Run {
 }
 
 /// Sizes that make things happen.
-fn config() -> Config {
+fn config(sizes: Sizes) -> Config {
+    let longest = LONGEST as u32 + 4_096;
     Config {
-        max_message_size: [80, 8_192, 4 << 20, 4 << 20][random(4) as usize],
+        max_message_size: match sizes {
+            Sizes::All => longest,
+            Sizes::Moderate => [80, 8_192, longest, longest][random(4) as usize],
+        },
         frame_size: [512, 1_000, 4_096, 65_535][random(4) as usize],
         channel_window: [100, 5_000, 256 << 10][random(3) as usize],
         fetch_ahead: [0, 64 << 10, 4 << 20][random(3) as usize],
@@ -139,7 +147,7 @@ fn config() -> Config {
 }
 
 async fn serve(shared: Rc<Shared>) {
-    let worker = Worker::new(config()).expect("valid");
+    let worker = Worker::new(config(shared.sizes)).expect("valid");
     let listener = Listener::bind(&worker, "sim://server").await.expect("nobody else listens there");
     let mut conversations: Vec<Task<()>> = Vec::new();
     while shared.clients_left.get() > 0 {
@@ -173,12 +181,12 @@ async fn answer(shared: Rc<Shared>, connection: Connection) {
 }
 
 async fn connect_and_talk(shared: Rc<Shared>) {
-    let worker = Worker::new(config()).expect("valid");
+    let worker = Worker::new(config(shared.sizes)).expect("valid");
     for _ in 0..1 + random(3) {
         let begun = shared.ledger.begin("connect");
         let connected = Connector::new(&worker).connect("sim://server").await;
         begun.end();
-        let session = Session::new(shared.next_session.get(), shared.is_faulty, &shared.ledger);
+        let session = Session::new(shared.next_session.get(), shared.is_faulty, shared.sizes, &shared.ledger);
         match connected {
             Ok(connection) => {
                 shared.next_session.set(session.id + 1);

@@ -13,6 +13,7 @@ use crate::bulk;
 use crate::coverage::Ledger;
 use crate::operations::{self, Model};
 use crate::pattern;
+use crate::sizes::Sizes;
 
 /// Kinds of messages.
 const DATA: u8 = 1;
@@ -27,6 +28,7 @@ pub(crate) struct Session {
     pub(crate) id: u64,
     /// Whether anything may go wrong.
     pub(crate) is_faulty: bool,
+    pub(crate) sizes: Sizes,
     pub(crate) ledger: Rc<Ledger>,
     /// A grant was taken back without its holder's consent: the connection may break of it.
     pub(crate) forced: Cell<bool>,
@@ -111,10 +113,11 @@ impl Lane {
 }
 
 impl Session {
-    pub(crate) fn new(id: u64, is_faulty: bool, ledger: &Rc<Ledger>) -> Rc<Self> {
+    pub(crate) fn new(id: u64, is_faulty: bool, sizes: Sizes, ledger: &Rc<Ledger>) -> Rc<Self> {
         Rc::new(Self {
             id,
             is_faulty,
+            sizes,
             ledger: Rc::clone(ledger),
             forced: Cell::new(false),
             sides: Default::default(),
@@ -285,7 +288,7 @@ impl Actor {
         message.extend(lane.next.to_le_bytes());
         message.extend(body);
         if kind == DATA {
-            pattern::fill(self.session.stream(self.side, lane.number), lane.next, 0, &mut message[HEAD..]);
+            pattern::fill(self.session.stream(self.side, lane.number), lane.next, &mut message[HEAD..]);
         }
         message
     }
@@ -429,7 +432,7 @@ impl Actor {
         match kind {
             DATA => {
                 let stream = self.session.stream(1 - self.side, lane);
-                let difference = pattern::difference(stream, number, 0, body);
+                let difference = pattern::difference(stream, number, body);
                 assert_eq!(difference, None, "{place}: message {number} of lane {lane} has another byte");
             }
             HANDLE => {

@@ -81,6 +81,10 @@ impl Region {
         (self.range.start <= offset && end <= self.range.end).then_some(offset)
     }
 
+    pub(super) fn length(&self) -> usize {
+        self.range.len()
+    }
+
     pub(super) fn describe(&self) -> String {
         format!("{} bytes for {:?}", self.range.len(), self.access)
     }

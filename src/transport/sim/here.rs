@@ -11,7 +11,7 @@ use super::faults::Fault;
 use super::no_device;
 use super::node::NodeId;
 use super::world::World;
-use crate::Result;
+use crate::{Pool, PoolStatistics, Result};
 
 /// The world and the node whose code runs.
 #[derive(Clone)]
@@ -80,6 +80,22 @@ pub fn random(bound: u64) -> u64 {
 /// Outside of a simulation.
 pub fn is_alive(node: &str) -> bool {
     expect().world.with(|state| state.node(node).is_some_and(|node| !state.is_dead(node)))
+}
+
+/// Bytes that the node of this name has registered.
+///
+/// # Panics
+/// Outside of a simulation.
+pub fn registered(node: &str) -> u64 {
+    expect().world.with(|state| {
+        let node = state.node(node).map(|node| &state.nodes[node.0]);
+        node.map_or(0, |node| node.books.regions().map(|region| region.length() as u64).sum())
+    })
+}
+
+/// What the pool of the world has, which all its nodes share.
+pub fn pool_statistics() -> PoolStatistics {
+    Pool::with_global(Pool::statistics)
 }
 
 /// Stops the software of this node for `time`; its device goes on.

@@ -53,7 +53,7 @@ use world::World;
 
 pub use executor::{Ended, Executor, Task};
 pub use faults::{Fault, Faults};
-pub use here::{is_alive, kill, note_progress, now, random, spawn, stop};
+pub use here::{is_alive, kill, note_progress, now, pool_statistics, random, registered, spawn, stop};
 pub use node::NodeId;
 pub use settings::{Planted, Settings};
 pub use statistics::Statistics;

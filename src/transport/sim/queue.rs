@@ -154,11 +154,21 @@ impl Queue for SimQueue {
     }
 
     fn poll(&mut self, done: &mut Vec<Completion>) -> Result<bool> {
-        let polled = self.world.with(|state| state.poll(self.id, done));
-        if !polled {
-            // Behind all that came before: that may say more.
-            done.append(&mut self.found);
-        }
+        let found = &mut self.found;
+        let polled = self.world.with(|state| {
+            if let Some(queue) = state.queue(self.id) {
+                queue.losses_are_made_up_for();
+            }
+            let polled = state.poll(self.id, done);
+            if !polled {
+                // Behind all that came before: that may say more.
+                done.append(found);
+                if let Some(queue) = state.queue(self.id) {
+                    queue.losses_are_told();
+                }
+            }
+            polled
+        });
         Ok(polled)
     }
 

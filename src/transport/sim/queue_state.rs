@@ -50,6 +50,9 @@ pub(super) struct QueueState {
     /// Receives that broken pairs have taken along, since when, and those of which that was told.
     lost: Vec<(u64, Transfer)>,
     told_lost: Vec<Transfer>,
+    /// What was told of and not polled yet, and what the last poll has told: until the next, others may not be posted.
+    is_to_be_told: bool,
+    was_just_told: bool,
     pub(super) not_ready_until: u64,
     /// A channel that says that it is full, and until when.
     full: Option<(PairId, u64)>,
@@ -88,6 +91,8 @@ impl QueueState {
             receives_outstanding: 0,
             lost: Vec::new(),
             told_lost: Vec::new(),
+            is_to_be_told: false,
+            was_just_told: false,
             not_ready_until: 0,
             full: None,
             idle_since: None,
@@ -96,9 +101,19 @@ impl QueueState {
         }
     }
 
-    /// Whether there are fewer receives than were posted.
+    /// Whether there are fewer receives than their owner believes, or has just been told and posts others.
     pub(super) fn has_lost_some(&self) -> bool {
-        !self.lost.is_empty()
+        !self.lost.is_empty() || self.is_to_be_told || self.was_just_told
+    }
+
+    /// A poll begins: what the one before has told was seen to.
+    pub(super) fn losses_are_made_up_for(&mut self) {
+        self.was_just_told = false;
+    }
+
+    /// A poll answers all that was found.
+    pub(super) fn losses_are_told(&mut self) {
+        self.was_just_told |= std::mem::take(&mut self.is_to_be_told);
     }
 
     pub(super) fn pair(&self, channel: ChannelKey) -> Option<PairId> {
@@ -330,6 +345,7 @@ impl State {
         for (_, memory) in queue.lost.extract_if(.., |(since, _)| now - *since >= OVERTAKEN) {
             queue.receives_outstanding -= 1;
             queue.told_lost.push(memory);
+            queue.is_to_be_told = true;
             found.push(completion(None));
         }
         if queue.pairs() > 0 || (queue.receives.is_empty() && queue.lost.is_empty() && queue.told_lost.is_empty()) {

@@ -8,7 +8,7 @@ use zcmi::internals::simulation::{random, sleep};
 use zcmi::{Buffer, Error, ErrorKind, Registered};
 
 use super::{Operation, Running};
-use crate::bulk::Fate;
+use crate::bulk::{Fate, HEAD};
 use crate::session::{Actor, Lane};
 
 pub(crate) const OPERATION: Operation = Operation { name: "bulk", weight: 8, run };
@@ -22,7 +22,7 @@ fn run<'a>(actor: &'a Rc<Actor>, lane: &'a mut Lane) -> Running<'a> {
                 return;
             }
             let most = actor.connection.max_message_size();
-            let message = actor.bulk_message(lane, some_length(most));
+            let message = actor.bulk_message(lane, actor.session.sizes.message().min(most.saturating_sub(HEAD)));
             let (number, length) = (message.number, message.bytes.len());
             let is_short = length <= actor.connection.max_short_message_size();
             let begun = actor.session.ledger.begin("send in bulk");
@@ -71,11 +71,4 @@ fn run<'a>(actor: &'a Rc<Actor>, lane: &'a mut Lane) -> Running<'a> {
 fn given_up(actor: &Actor, lane: &Lane, number: u64, is_short: bool) {
     actor.session.ledger.count("given up");
     actor.bulk_fate(lane, number, if is_short { Fate::NotSent } else { Fate::Doubtful });
-}
-
-/// Log-uniform up to 64 KiB; above 1 MiB in one case of a hundred.
-fn some_length(most: usize) -> usize {
-    let bits = if random(100) == 0 { 20 } else { random(17) };
-    let length = (1usize << bits) + random(1 << bits) as usize - 1;
-    length.min(most.saturating_sub(crate::bulk::HEAD))
 }

@@ -15,7 +15,7 @@ pub(crate) const OPERATION: Operation = Operation { name: "domain grants", weigh
 
 fn run<'a>(actor: &'a Rc<Actor>, lane: &'a mut Lane) -> Running<'a> {
     Box::pin(async move {
-        let Some((exposed, bytes)) = expose() else { return };
+        let Some((exposed, bytes)) = expose(actor) else { return };
         let exposed = Rc::new(exposed);
         let begun = actor.session.ledger.begin(OPERATION.name);
         let granted = exposed.grant_domain(&actor.connection, 0..bytes.len(), Access::ALL).await;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use zcmi::internals::simulation::random;
 use zcmi::{Access, Buffer};
 
-use super::memory::{check_known, failed, failed_atomic, put_back, some_range, take_handle};
+use super::memory::{failed, failed_atomic, put_back, some_range, take_handle};
 use super::{Operation, Running};
 use crate::session::{Actor, Lane};
 
@@ -30,7 +30,7 @@ fn run<'a>(actor: &'a Rc<Actor>, _lane: &'a mut Lane) -> Running<'a> {
         let in_order = read.is_posted() && write.is_posted();
         let is_last = added.is_posted() && write.is_posted();
         match read.await {
-            Ok(found) if in_order => check_known(&known, "read before a fence", range.start, &found),
+            Ok(found) if in_order => known.check("read before a fence", 0, &found),
             Ok(_) => {}
             Err(error) => failed(actor, "read", &handle.model, &error),
         }

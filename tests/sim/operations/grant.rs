@@ -14,7 +14,7 @@ pub(crate) const OPERATION: Operation = Operation { name: "grants", weight: 5, r
 
 fn run<'a>(actor: &'a Rc<Actor>, lane: &'a mut Lane) -> Running<'a> {
     Box::pin(async move {
-        let Some((exposed, bytes)) = expose() else { return };
+        let Some((exposed, bytes)) = expose(actor) else { return };
         let access = [Access::READ, Access::READ_WRITE, Access::ALL, Access::ALL][random(4) as usize];
         let start = (random(bytes.len() as u64 / 2) as usize).next_multiple_of(8);
         let begun = actor.session.ledger.begin(OPERATION.name);

@@ -15,7 +15,7 @@ pub(crate) const OPERATION: Operation = Operation { name: "leases", weight: 2, r
 
 fn run<'a>(actor: &'a Rc<Actor>, lane: &'a mut Lane) -> Running<'a> {
     Box::pin(async move {
-        let Some((exposed, bytes)) = expose() else { return };
+        let Some((exposed, bytes)) = expose(actor) else { return };
         let exposed = Rc::new(exposed);
         let lease = Duration::from_micros(1 + random(40_000));
         let begun = actor.session.ledger.begin(OPERATION.name);

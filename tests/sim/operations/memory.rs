@@ -7,26 +7,47 @@ use std::rc::{Rc, Weak};
 use zcmi::internals::simulation::random;
 use zcmi::{Access, Buffer, Error, ErrorKind, ExposedBuffer, Failed, Grant, Revocation};
 
+use crate::pattern;
 use crate::session::{Actor, Handle};
 
 /// The bytes of a grant, as far as both ends know.
 pub(crate) struct Model {
     pub(crate) access: Access,
-    bytes: RefCell<Vec<Option<u8>>>,
+    bytes: RefCell<Known>,
     /// The grant has ended: nothing that is there is the holder's.
     has_ended: Cell<bool>,
     /// Where the bytes are, if a holder may look.
     owner: RefCell<Weak<ExposedBuffer>>,
 }
 
+/// Bytes, and which of them are known.
+pub(crate) struct Known {
+    bytes: Vec<u8>,
+    is_known: Vec<bool>,
+}
+
+impl Known {
+    /// `found` was there from `offset` on.
+    pub(crate) fn check(&self, what: &str, offset: usize, found: &[u8]) {
+        let (bytes, is_known) = (&self.bytes[offset..], &self.is_known[offset..][..found.len()]);
+        if bytes[..found.len()] == *found {
+            return;
+        }
+        let differs = |at: &usize| is_known[*at] && bytes[*at] != found[*at];
+        if let Some(at) = (0..found.len()).find(differs) {
+            panic!("{what}: byte {} is {:#x} and not {:#x}", offset + at, found[at], bytes[at]);
+        }
+    }
+}
+
 impl Model {
     pub(crate) fn new(access: Access, bytes: &[u8]) -> Rc<Self> {
-        let bytes = RefCell::new(bytes.iter().copied().map(Some).collect());
+        let bytes = RefCell::new(Known { bytes: bytes.to_vec(), is_known: vec![true; bytes.len()] });
         Rc::new(Self { access, bytes, has_ended: Cell::new(false), owner: RefCell::default() })
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.bytes.borrow().len()
+        self.bytes.borrow().bytes.len()
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -48,37 +69,30 @@ impl Model {
 
     /// Nobody knows what is there.
     pub(crate) fn forget(&self, range: Range<usize>) {
-        self.bytes.borrow_mut()[range].fill(None);
+        self.bytes.borrow_mut().is_known[range].fill(false);
     }
 
     pub(crate) fn set(&self, offset: usize, bytes: &[u8]) {
-        for (place, byte) in self.bytes.borrow_mut()[offset..].iter_mut().zip(bytes) {
-            *place = Some(*byte);
-        }
+        let known = &mut *self.bytes.borrow_mut();
+        known.bytes[offset..][..bytes.len()].copy_from_slice(bytes);
+        known.is_known[offset..][..bytes.len()].fill(true);
     }
 
     /// The word at `offset`, if all of it is known.
     pub(crate) fn word(&self, offset: usize) -> Option<u64> {
-        let bytes = self.bytes.borrow();
-        let known: Option<Vec<u8>> = bytes[offset..offset + 8].iter().copied().collect();
-        Some(u64::from_ne_bytes(known?.try_into().ok()?))
+        let Known { bytes, is_known } = self.known(offset..offset + 8);
+        is_known.iter().all(|is_known| *is_known).then(|| u64::from_ne_bytes(bytes.try_into().expect("eight")))
     }
 
     /// What is known of a range now.
-    pub(crate) fn known(&self, range: Range<usize>) -> Vec<Option<u8>> {
-        self.bytes.borrow()[range].to_vec()
+    pub(crate) fn known(&self, range: Range<usize>) -> Known {
+        let known = self.bytes.borrow();
+        Known { bytes: known.bytes[range.clone()].to_vec(), is_known: known.is_known[range].to_vec() }
     }
 
     /// `found` was there.
     pub(crate) fn check(&self, what: &str, offset: usize, found: &[u8]) {
-        check_known(&self.bytes.borrow()[offset..], what, offset, found);
-    }
-}
-
-/// `found` is what was `known` of the bytes from `offset` on.
-pub(crate) fn check_known(known: &[Option<u8>], what: &str, offset: usize, found: &[u8]) {
-    for (at, (known, found)) in known.iter().zip(found).enumerate() {
-        assert!(known.is_none_or(|known| known == *found), "{what}: byte {} is another", offset + at);
+        self.bytes.borrow().check(what, offset, found);
     }
 }
 
@@ -127,11 +141,9 @@ pub(crate) fn failed_atomic(actor: &Actor, what: &str, model: &Model, error: &Er
 }
 
 /// Memory that is about to be granted, with known bytes in it.
-pub(crate) fn expose() -> Option<(ExposedBuffer, Vec<u8>)> {
-    let length = (64 + random(2_000) as usize).next_multiple_of(8);
-    let mut buffer = Buffer::allocate(length).ok()?;
-    let fill = random(256) as u8;
-    buffer.iter_mut().enumerate().for_each(|(at, byte)| *byte = fill.wrapping_add(at as u8));
+pub(crate) fn expose(actor: &Actor) -> Option<(ExposedBuffer, Vec<u8>)> {
+    let mut buffer = Buffer::allocate(actor.session.sizes.memory()).ok()?;
+    pattern::fill(random(u64::MAX), 0, &mut buffer);
     let bytes = buffer.to_vec();
     Some((buffer.expose(), bytes))
 }

@@ -20,6 +20,7 @@ fn run<'a>(actor: &'a Rc<Actor>, _lane: &'a mut Lane) -> Running<'a> {
             }
             let range = some_range(handle.model.len());
             let source = handle.remote.slice(range.start as u64..range.end as u64).expect("inside");
+            actor.session.ledger.moved(range.len());
             let begun = actor.session.ledger.begin(OPERATION.name);
             if random(3) == 0 {
                 let memory = Registered::new(vec![0xee; range.len()]);

@@ -7,6 +7,7 @@ use zcmi::{Access, Buffer, Registered};
 
 use super::memory::{failed, put_back, some_range, take_handle};
 use super::{Operation, Running};
+use crate::pattern;
 use crate::session::{Actor, Lane};
 
 pub(crate) const OPERATION: Operation = Operation { name: "writes", weight: 6, run };
@@ -19,7 +20,8 @@ fn run<'a>(actor: &'a Rc<Actor>, _lane: &'a mut Lane) -> Running<'a> {
                 return;
             }
             let range = some_range(handle.model.len());
-            let bytes: Vec<u8> = range.clone().map(|_| random(256) as u8).collect();
+            let mut bytes = vec![0; range.len()];
+            pattern::fill(random(u64::MAX), 0, &mut bytes);
             let target = handle.remote.slice(range.start as u64..range.end as u64).expect("inside");
             handle.model.forget(range.clone());
             let ledger = &actor.session.ledger;
@@ -51,6 +53,7 @@ fn run<'a>(actor: &'a Rc<Actor>, _lane: &'a mut Lane) -> Running<'a> {
                 }
             };
             if is_written.is_ok() {
+                actor.session.ledger.moved(range.len());
                 handle.model.set(range.start, &bytes);
             }
         }

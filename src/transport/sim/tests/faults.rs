@@ -125,6 +125,34 @@ fn a_receive_that_went_with_a_pair_is_told_of_and_its_memory_comes_back_when_nob
     assert_eq!(net.b.queue.receive_room(), room + 1);
 }
 
+#[test]
+fn a_message_that_finds_no_receive_as_one_was_lost_is_no_bug_until_another_can_be_posted() {
+    let mut net = net(Fault::ReceiveLost, 1);
+    let (_, other) = net.b.queue.create(super::net::SIZES).expect("room");
+    net.b.receive(1, 8);
+    // The pair that breaks takes the receive along.
+    net.executor.world().with(|state| state.fail_pair(other, "injected"));
+    let counts = |net: &Net| (net.executor.statistics().injected_rnr, net.executor.statistics().rnr);
+    net.executor.world().with(|state| state.advance(11_000_000_000));
+    net.b.queue.tend(std::time::Instant::now());
+    net.a.post_with(1, Operation::Send, Source::Inline(b"x"), true, false);
+    let next = |net: &Net| {
+        let before = counts(net);
+        (0..1_000).for_each(|_| {
+            if counts(net) == before {
+                net.executor.world().with(|state| state.happen());
+            }
+        });
+        counts(net)
+    };
+    assert_eq!(next(&net), (1, 0), "what was lost was not polled yet");
+    let told = net.b.poll();
+    assert!(told.iter().any(|completion| completion.memory.is_none() && completion.channel.0 == u32::MAX), "{told:?}");
+    assert_eq!(next(&net), (2, 0), "it was polled just now, and not posted again yet");
+    assert!(net.b.poll().is_empty());
+    assert_eq!(next(&net), (2, 1), "its owner has had the time to");
+}
+
 /// Runs two nodes of which the first dies or stops at `step`, and answers what the second saw.
 fn with_mishap(fault: Fault, step: u64) -> Option<u32> {
     let faults = Faults::none().at(fault, step);
