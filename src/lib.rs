@@ -87,6 +87,8 @@ mod config;
 #[cfg(any(feature = "verbs", all(any(test, feature = "internals"), not(loom))))]
 mod connection;
 mod error;
+#[cfg(any(feature = "verbs", all(any(test, feature = "internals"), not(loom))))]
+mod failpoint;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
