@@ -164,7 +164,7 @@ async fn quiet(worker: &Worker, address: &str) -> Resources {
 
 /// Answers how long after the death the survivor knew, and what.
 async fn kill_at(point: &str, part: &str, side: Side, worker: &Worker, listener: &Listener) -> (Duration, String) {
-    let ours = aside(survivor::identifiers).await;
+    survivor::listen_to_the_log();
     let target = if side == Dials { listener.uri() } else { "-".to_owned() };
     let peer = Peer::start(&format!("{point}/{part}/{target}"));
     let (peer, connecting) = if side == Dials {
@@ -202,13 +202,12 @@ async fn kill_at(point: &str, part: &str, side: Side, worker: &Worker, listener:
             aside(|| peer.kill()).await;
             return (Duration::ZERO, "never heard of".to_owned());
         }
-        tokio::select! {
+        let passed_over = tokio::select! {
             connection = connect => panic!("it is connected: {connection:?}"),
-            () = survivor::is_forgotten(ours) => {}
-        }
-        let forgotten = killed.elapsed();
+            passed_over = survivor::passed_over() => passed_over,
+        };
         aside(|| peer.kill()).await;
-        return (forgotten, "passed over".to_owned());
+        return (passed_over.saturating_duration_since(killed), "passed over".to_owned());
     }
     let survive = async {
         let error = match connect.await {

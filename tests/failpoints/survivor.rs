@@ -1,11 +1,11 @@
 //! The process that goes on.
 
-use std::process::Command;
-use std::time::Duration;
+use std::io::Write;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use zcmi::{Access, Buffer, Connection, Error, ErrorKind, RemoteBuffer};
 
-use crate::common::aside;
 use crate::victim::LENGTH;
 
 /// Does its part of what the other process does, until that has died; answers what it is told.
@@ -88,16 +88,36 @@ pub(crate) fn is_fit(error: &Error, part: &str) {
     assert!(is_fit && error.peer().is_some(), "{part}: {kind:?}: {error}");
 }
 
-/// Identifiers of rdma_cm that this process has.
-pub(crate) fn identifiers() -> usize {
-    let output = Command::new("rdma").args(["resource", "show", "cm_id"]).output().expect("iproute2");
-    let ours = format!("pid {} ", std::process::id());
-    String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.contains(&ours)).count()
+/// When a listener last passed over a peer: it says so in the log, and nowhere else.
+static PASSED_OVER: Mutex<Option<Instant>> = Mutex::new(None);
+
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        if String::from_utf8_lossy(line).contains("a peer could not be accepted") {
+            *PASSED_OVER.lock().expect("no panic") = Some(Instant::now());
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
-/// Waits until there are no more than `before`.
-pub(crate) async fn is_forgotten(before: usize) {
-    while aside(identifiers).await > before {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+/// From here on it is known when a peer is passed over.
+pub(crate) fn listen_to_the_log() {
+    let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(|| Log).try_init();
+    *PASSED_OVER.lock().expect("no panic") = None;
+}
+
+/// Waits until a peer has been passed over; answers when that was.
+pub(crate) async fn passed_over() -> Instant {
+    loop {
+        if let Some(when) = *PASSED_OVER.lock().expect("no panic") {
+            return when;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

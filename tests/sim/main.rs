@@ -5,6 +5,7 @@
 
 mod bulk;
 mod coverage;
+mod cycles;
 mod determinism;
 mod mix;
 mod operations;
@@ -31,7 +32,8 @@ fn main() -> ExitCode {
     }
     // What a task panics with is in the report.
     std::panic::set_hook(Box::new(|_| ()));
-    let tests: [(&str, Test<'_>); 5] = [
+    let tests: [(&str, Test<'_>); 6] = [
+        ("connections_come_and_go_without_growth", &cycles::connections_come_and_go_without_growth),
         ("the_same_seed_is_the_same_history", &determinism::the_same_seed_is_the_same_history),
         ("planted_bugs_are_found", &planted::planted_bugs_are_found),
         ("each_fault_at_each_point", &|| points::each_fault_at_each_point(arguments.seeds / 8)),
