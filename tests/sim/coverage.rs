@@ -1,65 +1,11 @@
 //! What a run has covered.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 
-use zcmi::ErrorKind;
-use zcmi::internals::simulation::{Fault, Statistics, note_progress};
+use zcmi::internals::simulation::{Fault, Statistics};
 
-/// Every operation of a world, from begin to end.
-#[derive(Default)]
-pub(crate) struct Ledger {
-    begun: Cell<u64>,
-    ended: Cell<u64>,
-    counts: RefCell<BTreeMap<&'static str, u64>>,
-    errors: RefCell<BTreeMap<String, u64>>,
-}
-
-impl Ledger {
-    /// An operation begins. What is answered must end once, well or not.
-    pub(crate) fn begin(&self, name: &'static str) -> Begun<'_> {
-        self.begun.set(self.begun.get() + 1);
-        Begun { ledger: self, name, has_ended: false }
-    }
-
-    /// Something of no length.
-    pub(crate) fn count(&self, name: &'static str) {
-        *self.counts.borrow_mut().entry(name).or_default() += 1;
-    }
-
-    pub(crate) fn error(&self, kind: ErrorKind) {
-        *self.errors.borrow_mut().entry(format!("{kind:?}")).or_default() += 1;
-    }
-
-    /// Operations that have begun and not ended.
-    pub(crate) fn open(&self) -> u64 {
-        self.begun.get() - self.ended.get()
-    }
-}
-
-/// An operation that has begun.
-pub(crate) struct Begun<'a> {
-    ledger: &'a Ledger,
-    name: &'static str,
-    has_ended: bool,
-}
-
-impl Begun<'_> {
-    /// It has ended.
-    pub(crate) fn end(mut self) {
-        self.has_ended = true;
-        self.ledger.count(self.name);
-        note_progress();
-    }
-}
-
-impl Drop for Begun<'_> {
-    fn drop(&mut self) {
-        // Also one whose node has died with it.
-        self.ledger.ended.set(self.ledger.ended.get() + 1);
-    }
-}
+use crate::ledger::Ledger;
 
 /// Of many worlds.
 #[derive(Default)]
@@ -77,10 +23,10 @@ impl Coverage {
         self.seeds += 1;
         self.with_faults += u64::from(with_faults);
         self.time += time;
-        for (name, count) in &*ledger.counts.borrow() {
+        for (name, count) in &*ledger.counts() {
             *self.counts.entry(name).or_default() += count;
         }
-        for (kind, count) in &*ledger.errors.borrow() {
+        for (kind, count) in &*ledger.errors() {
             *self.errors.entry(kind.clone()).or_default() += count;
         }
         let all = &mut self.statistics;

@@ -7,6 +7,8 @@ mod bulk;
 mod coverage;
 mod cycles;
 mod determinism;
+mod far;
+mod ledger;
 mod mix;
 mod operations;
 mod pattern;
@@ -14,7 +16,9 @@ mod planted;
 mod points;
 mod seeds;
 mod session;
+mod settings;
 mod silence;
+mod world;
 
 use std::process::ExitCode;
 use std::time::Instant;
