@@ -48,6 +48,12 @@ pub fn lease(connection: &crate::Connection, memory: &SharedMemory) -> Result<Ca
     connection.lease(memory).map(CacheLease)
 }
 
+/// Has `hook` called at each named point that this process reaches on the way of an operation.
+#[cfg(not(loom))]
+pub fn on_failpoint(hook: impl Fn(&'static str) + Send + Sync + 'static) {
+    crate::failpoint::hook(hook);
+}
+
 /// A network that is simulated, with all that a test needs of it.
 #[cfg(not(loom))]
 pub mod simulation {

@@ -87,6 +87,8 @@ mod config;
 #[cfg(any(feature = "verbs", all(any(test, feature = "internals"), not(loom))))]
 mod connection;
 mod error;
+#[cfg(any(feature = "verbs", all(any(test, feature = "internals"), not(loom))))]
+mod failpoint;
 #[cfg(all(any(test, feature = "internals"), not(loom)))]
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub, reason = "what is public is so for the fuzz targets"))]
 mod fuzzing;

@@ -1,11 +1,18 @@
-//! Very many connections of one worker. Takes long, so it runs only when it is asked for.
+//! Many connections of one worker, at once and one after the other; ZCMI_TEST_CONNECTIONS and ZCMI_TEST_CYCLES say how many.
+//! `tests/run --long` has a thousand and ten thousand.
 
 mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{listen, on_device_within};
-use zcmi::{Config, Connector, Worker};
+use common::resources::Resources;
+use common::{listen, on_device_within, worker};
+use zcmi::{Config, Connector, ErrorKind, Worker};
+
+/// Of the full numbers, on an emulated machine.
+const BOUND: Duration = Duration::from_secs(3600);
+/// KiB that the process may have more after many connections than after some.
+const GROWTH: u64 = 1024;
 
 /// A number of `/proc/self/status` or `/proc/meminfo`, in KiB.
 fn kibibytes(file: &str, name: &str) -> u64 {
@@ -14,11 +21,15 @@ fn kibibytes(file: &str, name: &str) -> u64 {
     line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
 }
 
+/// A number that the environment may say.
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |number| number.parse().expect("a number"))
+}
+
 #[test]
-#[ignore = "takes minutes"]
-fn a_thousand_connections_of_one_worker_carry_messages() {
-    let count: usize = std::env::var("ZCMI_TEST_CONNECTIONS").map_or(1000, |count| count.parse().expect("a number"));
-    on_device_within(Duration::from_secs(900), |address| async move {
+fn many_connections_of_one_worker_carry_messages() {
+    let count = number("ZCMI_TEST_CONNECTIONS", 100);
+    on_device_within(BOUND, |address| async move {
         let config = Config { receive_depth: 4, max_message_size: 192, send_depth: 16, ..Config::default() };
         let [clients, servers] = [(); 2].map(|()| Worker::new(config.clone()).expect("valid settings"));
         let listener = listen(&servers, &address).await;
@@ -70,4 +81,46 @@ fn a_thousand_connections_of_one_worker_carry_messages() {
         common::aside(common::resources::Resources::settled).await;
         eprintln!("closed in {:?}", lap.elapsed());
     });
+}
+
+#[test]
+fn connections_come_and_go_without_growth() {
+    let cycles = number("ZCMI_TEST_CYCLES", 200);
+    on_device_within(BOUND, |address| async move {
+        let [clients, servers] = [worker(), worker()];
+        let listener = listen(&servers, &address).await;
+        let (uri, connector) = (listener.uri(), Connector::new(&clients));
+        let mut first = None;
+        let begun = Instant::now();
+        for cycle in 0..cycles {
+            if cycle == cycles / 5 {
+                // What there is once is there.
+                first = Some(at_rest().await);
+            }
+            let (client, server) = tokio::join!(connector.connect(&uri), listener.accept());
+            let (client, server) = (client.expect("connects"), server.expect("accepts"));
+            client.send(&cycle.to_le_bytes()).await.expect("sends");
+            assert_eq!(&*server.recv().await.expect("receives"), cycle.to_le_bytes());
+            // Either end begins, by closing or by going.
+            let (one, other) = if cycle % 2 == 0 { (client, server) } else { (server, client) };
+            if cycle % 4 < 2 {
+                one.close().await.expect("closes");
+            }
+            drop(one);
+            assert_eq!(other.recv().await.expect_err("nothing more").kind(), ErrorKind::PeerClosed);
+        }
+        let took = begun.elapsed();
+        let (resources, memory) = first.expect("there are more than five");
+        common::nothing_left(&resources).await;
+        let (_, now) = at_rest().await;
+        eprintln!("{cycles} connections in {took:.1?}; resident {memory} KiB, then {now} KiB; {resources:?}");
+        assert!(now < memory + GROWTH, "resident {memory} KiB after a fifth, {now} KiB after all");
+    });
+}
+
+/// What there is of the device's objects, descriptors and memory when what ends in the background has ended.
+async fn at_rest() -> (Resources, u64) {
+    // Receives are given back a second after the last connection has gone.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    (common::aside(Resources::settled).await, kibibytes("/proc/self/status", "VmRSS"))
 }

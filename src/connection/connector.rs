@@ -5,7 +5,7 @@ use super::set_up::{Role, set_up};
 use super::{Active, Connection, Worker};
 use crate::protocol::REQUEST_PRIVATE;
 use crate::transport::{SetUp, Transport};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, failpoint};
 
 /// Makes connections to listeners.
 #[derive(Clone, Debug)]
@@ -45,6 +45,7 @@ impl Connector {
         let deadline = address.clock().now() + self.worker.config().connect_timeout;
         let peer = address.resolve(deadline).await?;
         let end = Active::resolve(peer.clone(), deadline).await?;
+        failpoint::reach("connect.resolved");
         let engine = self.worker.engine(&end.device()).map_err(|error| error.within("connect").with_peer(peer))?;
         set_up(engine, end, Role::Connector(private_data.to_vec()), deadline).await.map(Connection)
     }

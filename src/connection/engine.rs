@@ -17,7 +17,7 @@ use crate::config::{Config, Polling};
 use crate::memory::{Domain, Epoch, Place, RegistrationCache, Revocation};
 use crate::service::{Service, WatchId};
 use crate::transport::{Device, Kind, Queue, Transport};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, failpoint};
 
 /// Polls between two looks at the clock, which may be a system call.
 const POLLS_PER_LOOK: u32 = 64;
@@ -420,6 +420,7 @@ impl<T: Transport> Engine<T> {
         // Not before the failure is handled here: a refused access breaks the peer's end, which may not notice by itself.
         if let Some(hang_up) = self.with(|core| core.link(key).and_then(|link| link.hang_up.take())) {
             hang_up();
+            failpoint::reach("close.hung_up");
         }
         let mut core = self.lock();
         while self.progress(&mut core) {}
@@ -428,6 +429,7 @@ impl<T: Transport> Engine<T> {
         // The lock is free while the channel is destroyed; its memory comes back only after that.
         self.settle(core);
         let flushed = destroy.map(|destroy| destroy()).unwrap_or_default();
+        failpoint::reach("close.destroyed");
         self.with(|core| {
             flushed.into_iter().for_each(|completion| core.dispatch_to(key, completion));
         });

@@ -13,7 +13,7 @@ use super::engine::Engine;
 use super::link::Ending;
 use super::{Active, Channel, Message};
 use crate::transport::{Capabilities, Transport};
-use crate::{Destination, Error, ErrorKind, Exposable, Failed, Result};
+use crate::{Destination, Error, ErrorKind, Exposable, Failed, Result, failpoint};
 
 /// How long `close` waits until all that was sent has arrived.
 const CLOSE: Duration = Duration::from_secs(10);
@@ -158,6 +158,7 @@ impl Connection {
     /// peer has closed first is no error: what it has not received then, it did not want.
     pub async fn close(&self) -> Result<()> {
         let finished = self.0.finish("close").await;
+        failpoint::reach("close.delivered");
         self.0.engine.with(|core| core.fail(self.0.key, Error::new(ErrorKind::Closed, "connection")));
         match finished {
             Err(error) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::PeerClosed) => Ok(()),

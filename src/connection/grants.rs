@@ -10,7 +10,7 @@ use super::link_grants::{Answer, GrantToken, OwnedGrant, Phase};
 use crate::memory::{GrantState, Registration, Revocation};
 use crate::protocol::{GrantId, Scope};
 use crate::transport::{NotBound, Opening, Queue};
-use crate::{Access, Error, ErrorKind, Result};
+use crate::{Access, Error, ErrorKind, Result, failpoint};
 
 /// A grant that is being made.
 pub(super) struct NewGrant {
@@ -60,6 +60,7 @@ impl<Q: Queue> Core<Q> {
                 Ok((window, remote_key)) => {
                     grant.window = Some(window);
                     grant.phase = Phase::Binding { unwanted: None };
+                    failpoint::reach("grant.binding");
                     remote_key
                 }
                 Err(NotBound { error, is_doubtful }) => {
@@ -178,6 +179,7 @@ impl<Q: Queue> Core<Q> {
     /// The holders of these grants have let go.
     pub(super) fn grants_agreed(&mut self, key: LinkKey, ids: &[GrantId]) {
         let now = self.clock.now();
+        failpoint::reach("revoke.agreed");
         for &id in ids {
             let Some(link) = self.link(key) else { return };
             let Some(grant) = link.grants.get(id.slot, id.generation) else { continue };
@@ -199,6 +201,7 @@ impl<Q: Queue> Core<Q> {
     /// The peer has taken a long message, or does not want it.
     pub(super) fn grant_taken(&mut self, key: LinkKey, id: GrantId, declined: bool) {
         let now = self.clock.now();
+        failpoint::reach("offer.taken");
         let Some(link) = self.link(key) else { return };
         let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
         if declined {
@@ -223,6 +226,7 @@ impl<Q: Queue> Core<Q> {
 
     /// A grant's memory can no longer be reached.
     fn grant_ended(&mut self, key: LinkKey, id: GrantId) {
+        failpoint::reach("grant.closed");
         let Some(link) = self.link(key) else { return };
         let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
         let told = if grant.is_agreed { Revocation::Agreed } else { Revocation::Forced };
@@ -346,6 +350,7 @@ impl<Q: Queue> Core<Q> {
                 if let Some(grant) = self.link(key).and_then(|link| link.grants.get(id.slot, id.generation)) {
                     grant.phase = Phase::Closed { until };
                 }
+                failpoint::reach("grant.closing");
             }
             (None, Some(_)) => {
                 grant.phase = Phase::Deregistering;

@@ -12,7 +12,7 @@ use super::outbox::Outbox;
 use super::seats::Seat;
 use crate::protocol::{Credits, Frame, FrameKind, GrantId, HEADER, Handshake, RECORD, Record, Scope, taken_grants};
 use crate::transport::{Capabilities, ChannelKey};
-use crate::{Access, Config, Error, ErrorKind, RemoteBuffer};
+use crate::{Access, Config, Error, ErrorKind, RemoteBuffer, failpoint};
 
 /// Requests of each send queue that only control frames use, so that a full queue cannot block them.
 pub(super) const CONTROL_SENDS: usize = 4;
@@ -292,6 +292,7 @@ impl Link {
             return Ok(());
         }
         self.occupy()?;
+        failpoint::reach("frame.arrived");
         let payload = &received[HEADER..];
         match frame.kind {
             FrameKind::Credit => {}

@@ -10,7 +10,7 @@ use super::operations::OperationKey;
 use crate::memory::{Held, Transfer};
 use crate::protocol::{CONTROL_PAYLOAD, FrameKind, GrantId, HEADER, OFFER, RECORD, Record, cost};
 use crate::transport::{ChannelKey, Operation, Queue, Request, Source};
-use crate::{Buffer, Error, ErrorKind, Pool, RemoteBuffer, Result};
+use crate::{Buffer, Error, ErrorKind, Pool, RemoteBuffer, Result, failpoint};
 
 /// An operation to be posted.
 #[derive(Debug)]
@@ -228,7 +228,9 @@ impl<Q: Queue> Core<Q> {
         if open.is_last {
             link.finish = Finish::Sent;
         }
+        failpoint::reach("frame.made");
         self.post(key, channel, open.buffer, open.length, token);
+        failpoint::reach(if open.is_last { "close.said" } else { "frame.posted" });
         true
     }
 
@@ -312,9 +314,12 @@ impl<Q: Queue> Core<Q> {
             };
             let Some(payload) = payload else { return };
             link.credits.spend();
+            let is_question = kind == FrameKind::Revoke;
+            failpoint::reach(if is_question { "revoke.wanted" } else { "revoke.drained" });
             if !self.post_control(key, kind, &payload, token) {
                 return;
             }
+            failpoint::reach(if is_question { "revoke.asked" } else { "revoke.answered" });
         }
     }
 
@@ -417,6 +422,7 @@ impl<Q: Queue> Core<Q> {
         }
         if post_now {
             self.flush();
+            failpoint::reach("operation.posted");
         }
         Ok(started)
     }

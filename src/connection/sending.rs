@@ -12,7 +12,7 @@ use super::grant::{self, For};
 use crate::memory::{Exposable, Exposed};
 use crate::protocol::GrantId;
 use crate::transport::Transport;
-use crate::{Access, Error, ErrorKind, Failed, Grant, Pool, Result, Revocation};
+use crate::{Access, Error, ErrorKind, Failed, Grant, Pool, Result, Revocation, failpoint};
 
 impl<T: Transport> Inner<T> {
     /// Sends the bytes of `pieces` as one message.
@@ -155,6 +155,7 @@ impl<T: Transport> Inner<T> {
             Ok(grant) => grant,
             Err(error) => return Err(self.not_sent(error, exposed).await),
         };
+        failpoint::reach("offer.granted");
         let (handle, record) = (grant.remote_buffer(), grant.record());
         let mut sending = Sending { inner: self, id: handle.grant(), parts: Some((grant, exposed)), is_offered: false };
         let mut waiting = Waiting::new(self);
@@ -170,11 +171,13 @@ impl<T: Transport> Inner<T> {
         let offered = offered.await;
         sending.is_offered = offered.is_ok();
         drop(waiting);
+        failpoint::reach("offer.made");
         let ended = match offered {
             Ok(()) => record.ended().await,
             Err(error) => Err(error),
         };
         let Some((grant, exposed)) = sending.parts.take() else { unreachable!("only taken here and by drop") };
+        failpoint::reach("offer.ended");
         // It has ended, or is taken back now.
         drop(grant);
         let error = match ended {

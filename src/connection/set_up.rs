@@ -11,7 +11,7 @@ use super::link::{CONTROL_SENDS, Link, introduction};
 use super::seats::Seat;
 use crate::protocol::{Handshake, Refusal};
 use crate::transport::{ChannelSizes, Link as _, Queue, SetUp, Transport};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, failpoint};
 
 /// Bytes that every queue pair is asked to carry inline.
 const INLINE: u32 = 256;
@@ -26,6 +26,16 @@ pub(super) enum Role {
     Connector(Vec<u8>),
     /// With what decides about peers.
     Listener(Filter),
+}
+
+impl Role {
+    /// A named point of both ends is reached.
+    fn reach(&self, connecting: &'static str, accepting: &'static str) {
+        failpoint::reach(match self {
+            Self::Connector(_) => connecting,
+            Self::Listener(_) => accepting,
+        });
+    }
 }
 
 /// Makes a connection of `end`; bounded by `deadline`. On failure, or when the future is dropped, everything is
@@ -49,6 +59,7 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
     let mut their_introduction = None;
     let mut reply = Vec::new();
     if let Role::Listener(filter) = &role {
+        failpoint::reach("accept.asked");
         // It has come with the request; a stranger costs us nothing.
         let theirs = end.negotiate(&[], deadline).await?;
         match parse(&theirs, operation) {
@@ -81,14 +92,17 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
         }
     };
     let abandon = Abandon { engine: Arc::clone(&engine), key, armed: true };
+    role.reach("connect.opened", "accept.opened");
     let (theirs, private_data) = match (their_introduction, &role) {
         (None, Role::Connector(private)) => {
-            parse(&end.negotiate(&ours.to_bytes(private), deadline).await?, operation).map_err(refine)?
+            let theirs = end.negotiate(&ours.to_bytes(private), deadline).await?;
+            failpoint::reach("connect.answered");
+            parse(&theirs, operation).map_err(refine)?
         }
         (Some(theirs), _) => theirs,
         (None, Role::Listener(_)) => return Err(refine(Error::new(ErrorKind::Protocol, operation))),
     };
-    let session = match role {
+    let session = match &role {
         Role::Connector(_) => Handshake::session(&ours, &theirs),
         Role::Listener(_) => Handshake::session(&theirs, &ours),
     };
@@ -112,9 +126,11 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
             return Err(refine(error));
         }
     };
+    role.reach("connect.activated", "accept.activated");
     // The peer asks for answers as soon as it is connected.
     engine.look_after();
     let control = Arc::new(end.finish(&reply, deadline).await?);
+    role.reach("connect.established", "accept.established");
     let hang_up = Arc::clone(&control);
     engine.with(|core| {
         if let Some(link) = core.link(key) {

@@ -8,7 +8,7 @@ use super::fetches::Fetch;
 use super::link::CONTROL_SENDS;
 use crate::memory::{Held, Transfer};
 use crate::transport::{Operation, Queue, Request, Source};
-use crate::{Access, Error, ErrorKind, Result};
+use crate::{Access, Error, ErrorKind, Result, failpoint};
 
 /// What a receiver does next.
 pub(super) enum Step {
@@ -129,6 +129,7 @@ impl<Q: Queue> Core<Q> {
                     conversation.fetching(serial, is_claimed);
                 }
                 self.flush();
+                failpoint::reach("fetch.posted");
                 Ok(())
             }
             Err(refused) => {
@@ -153,6 +154,7 @@ impl<Q: Queue> Core<Q> {
         let Some(link) = find(&mut self.links, key) else { return };
         let Some(fetch) = link.fetches.end(token) else { return };
         link.grants.held.end(fetch.grant);
+        failpoint::reach("fetch.ended");
         let held = memory.map(Transfer::into_held);
         let Some(conversation) = link.conversations.get_mut(fetch.channel) else { return };
         let unwanted = match held {
@@ -183,6 +185,7 @@ impl<Q: Queue> Core<Q> {
                 link.done_with(handle.grant(), false);
                 link.window_changed(channel);
                 self.post_frames(key, false);
+                failpoint::reach("fetch.told");
                 Poll::Ready((Ok(()), held))
             }
             Some((None, held)) => Poll::Ready((Err(ending()), held)),

@@ -61,6 +61,12 @@ impl Resources {
         }
     }
 
+    /// The same, with so many more objects of `kind`.
+    pub fn with_more(mut self, kind: &str, count: usize) -> Self {
+        *self.objects.entry(kind.to_owned()).or_default() += count;
+        self
+    }
+
     /// How many objects of `kind` there are.
     pub fn of(&self, kind: &str) -> usize {
         self.objects.get(kind).copied().unwrap_or(0)

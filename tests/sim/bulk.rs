@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use zcmi::internals::simulation::{random, sleep};
+use crate::world::{random, sleep};
+use serde::{Deserialize, Serialize};
 use zcmi::{Buffer, Channel, Error, ErrorKind, Registered};
 
 use crate::pattern;
@@ -19,7 +20,7 @@ pub(crate) const HEAD: usize = 16;
 pub(crate) type Ledger = RefCell<BTreeMap<u32, BTreeMap<u64, Fate>>>;
 
 /// What has become of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) enum Fate {
     /// Its sending has not ended, or nobody knows how.
     Doubtful,
@@ -96,7 +97,12 @@ impl Actor {
         let difference = pattern::difference(stream, number, &message[HEAD..]);
         assert_eq!(difference, None, "{place}: message {number} has another byte");
         let mut ledger = self.bulk_of(1 - self.side()).borrow_mut();
-        let fate = ledger.entry(id).or_default().get_mut(&number).expect("a message that somebody sent");
+        let known = ledger.entry(id).or_default();
+        if self.session.far.is_some() {
+            // Its sender tells at the end.
+            known.entry(number).or_insert(Fate::Doubtful);
+        }
+        let fate = known.get_mut(&number).expect("a message that somebody sent");
         assert_ne!(*fate, Fate::NotSent, "{place}: message {number} was not sent, and was received");
         assert_ne!(*fate, Fate::Received, "{place}: message {number} was received twice");
         *fate = Fate::Received;

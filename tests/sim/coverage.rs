@@ -1,98 +1,11 @@
 //! What a run has covered.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 
-use zcmi::ErrorKind;
-use zcmi::internals::simulation::{Fault, Statistics, note_progress};
+use zcmi::internals::simulation::{Fault, Statistics};
 
-/// Every operation of a world, from begin to end.
-#[derive(Default)]
-pub(crate) struct Ledger {
-    begun: Cell<u64>,
-    ended: Cell<u64>,
-    counts: RefCell<BTreeMap<&'static str, u64>>,
-    /// Bytes that messages, reads and writes had.
-    sizes: Cell<Moved>,
-    errors: RefCell<BTreeMap<String, u64>>,
-}
-
-impl Ledger {
-    /// An operation begins. What is answered must end once, well or not.
-    pub(crate) fn begin(&self, name: &'static str) -> Begun<'_> {
-        self.begun.set(self.begun.get() + 1);
-        Begun { ledger: self, name, has_ended: false }
-    }
-
-    /// Something of no length.
-    pub(crate) fn count(&self, name: &'static str) {
-        *self.counts.borrow_mut().entry(name).or_default() += 1;
-    }
-
-    /// A message, a read or a write had so many bytes.
-    pub(crate) fn moved(&self, bytes: usize) {
-        self.sizes.set(self.sizes.get().and(Moved {
-            operations: 1,
-            long: u64::from(bytes > 1 << 20),
-            bytes,
-            longest: bytes,
-        }));
-    }
-
-    pub(crate) fn error(&self, kind: ErrorKind) {
-        *self.errors.borrow_mut().entry(format!("{kind:?}")).or_default() += 1;
-    }
-
-    /// Operations that have begun and not ended.
-    pub(crate) fn open(&self) -> u64 {
-        self.begun.get() - self.ended.get()
-    }
-}
-
-/// What was moved in all.
-#[derive(Clone, Copy, Default)]
-struct Moved {
-    operations: u64,
-    /// Those above 1 MiB.
-    long: u64,
-    bytes: usize,
-    longest: usize,
-}
-
-impl Moved {
-    fn and(self, other: Self) -> Self {
-        Self {
-            operations: self.operations + other.operations,
-            long: self.long + other.long,
-            bytes: self.bytes + other.bytes,
-            longest: self.longest.max(other.longest),
-        }
-    }
-}
-
-/// An operation that has begun.
-pub(crate) struct Begun<'a> {
-    ledger: &'a Ledger,
-    name: &'static str,
-    has_ended: bool,
-}
-
-impl Begun<'_> {
-    /// It has ended.
-    pub(crate) fn end(mut self) {
-        self.has_ended = true;
-        self.ledger.count(self.name);
-        note_progress();
-    }
-}
-
-impl Drop for Begun<'_> {
-    fn drop(&mut self) {
-        // Also one whose node has died with it.
-        self.ledger.ended.set(self.ledger.ended.get() + 1);
-    }
-}
+use crate::ledger::{Ledger, Moved};
 
 /// Of many worlds.
 #[derive(Default)]
@@ -111,11 +24,11 @@ impl Coverage {
         self.seeds += 1;
         self.with_faults += u64::from(with_faults);
         self.time += time;
-        self.sizes = self.sizes.and(ledger.sizes.get());
-        for (name, count) in &*ledger.counts.borrow() {
+        self.sizes = self.sizes.and(ledger.moved_in_all());
+        for (name, count) in &*ledger.counts() {
             *self.counts.entry(name).or_default() += count;
         }
-        for (kind, count) in &*ledger.errors.borrow() {
+        for (kind, count) in &*ledger.errors() {
             *self.errors.entry(kind.clone()).or_default() += count;
         }
         let all = &mut self.statistics;

@@ -6,17 +6,24 @@
 mod bulk;
 mod cancelled;
 mod coverage;
+mod cycles;
 mod determinism;
+#[allow(dead_code, reason = "the mix on a device has two processes, and needs all of it")]
+mod far;
+mod ledger;
 mod mix;
 mod operations;
 mod pattern;
 mod planted;
 mod points;
 mod seeds;
+#[allow(dead_code, reason = "as above")]
 mod session;
+mod settings;
 mod silence;
 mod sizes;
 mod slow_receiver;
+mod world;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -34,7 +41,8 @@ fn main() -> ExitCode {
     }
     // What a task panics with is in the report.
     std::panic::set_hook(Box::new(|_| ()));
-    let tests: [(&str, Test<'_>); 7] = [
+    let tests: [(&str, Test<'_>); 8] = [
+        ("connections_come_and_go_without_growth", &cycles::connections_come_and_go_without_growth),
         ("the_same_seed_is_the_same_history", &determinism::the_same_seed_is_the_same_history),
         ("planted_bugs_are_found", &planted::planted_bugs_are_found),
         ("futures_dropped_at_each_point", &cancelled::futures_dropped_at_each_point),

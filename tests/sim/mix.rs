@@ -9,11 +9,12 @@ use tokio::sync::Notify;
 use zcmi::internals::simulation::{
     Ended, Executor, Fault, Faults, Planted, Settings, Statistics, Task, random, sleep, spawn,
 };
-use zcmi::{Config, Connection, Connector, Listener, Polling, Worker};
+use zcmi::{Connection, Connector, Listener, Worker};
 
-use crate::coverage::Ledger;
+use crate::ledger::Ledger;
 use crate::session::{Actor, Session};
-use crate::sizes::{LONGEST, Sizes};
+use crate::settings::config;
+use crate::sizes::Sizes;
 
 /// How a world ended.
 pub(crate) struct Run {
@@ -125,25 +126,6 @@ pub(crate) fn run(plan: Plan) -> Run {
     let result = executor.run();
     let (statistics, hash, time) = (executor.statistics(), executor.trace_hash(), executor.time());
     Run { result, ledger: Rc::clone(&shared.ledger), statistics, hash, time, trace: executor.trace() }
-}
-
-/// Sizes that make things happen.
-fn config(sizes: Sizes) -> Config {
-    let longest = LONGEST as u32 + 4_096;
-    Config {
-        max_message_size: match sizes {
-            Sizes::All => longest,
-            Sizes::Moderate => [80, 8_192, longest, longest][random(4) as usize],
-        },
-        frame_size: [512, 1_000, 4_096, 65_535][random(4) as usize],
-        channel_window: [100, 5_000, 256 << 10][random(3) as usize],
-        fetch_ahead: [0, 64 << 10, 4 << 20][random(3) as usize],
-        coalesce: random(4) > 0,
-        receive_depth: [1, 2, 5, 64][random(4) as usize],
-        send_depth: [16, 32, 128][random(3) as usize],
-        polling: if random(8) == 0 { Polling::Busy } else { Config::default().polling },
-        ..Config::default()
-    }
 }
 
 async fn serve(shared: Rc<Shared>) {

@@ -62,7 +62,7 @@ fn check(seed: u64, trace: usize, coverage: &mut Coverage) -> Result<(), String>
     let why = match (run.result, run.statistics.rnr, run.ledger.open()) {
         (Err(ended), ..) => ended.why,
         (_, 1.., _) => format!("{} messages found no receive, and no fault had caused it", run.statistics.rnr),
-        (.., open @ 1..) => format!("{open} operations have not ended"),
+        (.., open) if !open.is_empty() => format!("not ended: {}", open.join(", ")),
         _ => return Ok(()),
     };
     Err([vec![why], run.trace].concat().join("\n"))

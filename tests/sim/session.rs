@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::world::{Task, random, sleep, spawn};
 use tokio::sync::Notify;
-use zcmi::internals::simulation::{Task, random, sleep, spawn};
 use zcmi::{Connection, Error, ErrorKind, Message, RemoteBuffer};
 
 use crate::bulk;
-use crate::coverage::Ledger;
+use crate::far::{Fact, Far, Summary};
+use crate::ledger::Ledger;
 use crate::operations::{self, Model};
 use crate::pattern;
 use crate::sizes::Sizes;
@@ -32,21 +33,23 @@ pub(crate) struct Session {
     pub(crate) ledger: Rc<Ledger>,
     /// A grant was taken back without its holder's consent: the connection may break of it.
     pub(crate) forced: Cell<bool>,
-    sides: [Side; 2],
+    pub(crate) sides: [Side; 2],
     models: RefCell<BTreeMap<u64, Rc<Model>>>,
     next_model: Cell<u64>,
-    changed: Notify,
+    pub(crate) changed: Notify,
     /// Notifications on their way, by value.
-    notices: RefCell<BTreeMap<u32, Notice>>,
+    pub(crate) notices: RefCell<BTreeMap<u32, Notice>>,
     next_notice: Cell<u32>,
     /// Which side ends the connection, and how.
     ender: usize,
     closes: bool,
     pub(crate) aborts: bool,
+    /// The other end's process, if that is another.
+    pub(crate) far: Option<Far>,
 }
 
 #[derive(Default)]
-struct Side {
+pub(crate) struct Side {
     /// Messages whose sending has ended well, and those that came.
     sent: Cell<u64>,
     received: Cell<u64>,
@@ -55,21 +58,21 @@ struct Side {
     bulk: bulk::Ledger,
     /// Long messages whose sending was given up: those that were offered are received all the same.
     given_up: Cell<u64>,
-    is_done: Cell<bool>,
+    pub(crate) is_done: Cell<bool>,
     is_gone: Cell<bool>,
 }
 
 /// What a notification is about.
-struct Notice {
+pub(crate) struct Notice {
     /// Who sends it.
     side: usize,
     model: Rc<Model>,
     offset: usize,
     bytes: Vec<u8>,
     /// The write has ended well.
-    is_written: bool,
+    pub(crate) is_written: bool,
     /// It has failed, and nobody knows what it did.
-    is_doubtful: bool,
+    pub(crate) is_doubtful: bool,
 }
 
 /// One end.
@@ -129,13 +132,42 @@ impl Session {
             ender: random(2) as usize,
             closes: random(2) == 0,
             aborts: random(5) == 0,
+            far: None,
         })
+    }
+
+    /// Of an end whose other end is in another process; all that both must agree about is in `id`.
+    pub(crate) fn with_far(id: u64, side: usize, ledger: &Rc<Ledger>, far: Far) -> Rc<Self> {
+        let session = Self::new(id, false, Sizes::Moderate, ledger);
+        let mut session = Rc::into_inner(session).expect("it is new");
+        session.next_model.set((side as u64) << 32);
+        session.next_notice.set((side as u32) << 31);
+        (session.ender, session.closes, session.aborts) = ((id & 1) as usize, id & 2 > 0, id.is_multiple_of(5));
+        session.far = Some(far);
+        Rc::new(session)
     }
 
     pub(crate) fn add_model(&self, model: Rc<Model>) -> u64 {
         let number = self.next_model.replace(self.next_model.get() + 1);
+        self.tell_model(number, &model);
         self.models.borrow_mut().insert(number, model);
         number
+    }
+
+    pub(crate) fn force(&self) {
+        self.tell(Fact::Forced);
+        self.forced.set(true);
+    }
+
+    pub(crate) fn add_notice(&self, side: usize, value: u32, model: Rc<Model>, offset: usize, bytes: Vec<u8>) {
+        let notice = Notice { side, model, offset, bytes, is_written: false, is_doubtful: false };
+        self.notices.borrow_mut().insert(value, notice);
+    }
+
+    pub(crate) fn notice(&self, value: u32, change: impl FnOnce(&mut Notice)) {
+        if let Some(notice) = self.notices.borrow_mut().get_mut(&value) {
+            change(notice);
+        }
     }
 
     /// What its bytes are made from.
@@ -146,6 +178,14 @@ impl Session {
     /// An error that a caller has got: whether it is one that can come.
     pub(crate) fn tolerate(&self, what: &str, error: &Error) {
         self.ledger.error(error.kind());
+        if let Some(far) = self.far.as_ref().filter(|_| error.kind() != ErrorKind::Closed) {
+            use ErrorKind::{ConnectionBroken, PeerClosed, RemoteAccess, Unreachable, Unresponsive};
+            let kinds = [ConnectionBroken, PeerClosed, RemoteAccess, Unreachable, Unresponsive];
+            assert!(kinds.contains(&error.kind()), "{what} of session {} failed: {error}", self.id);
+            // Whether it may is told by what both know in the end.
+            far.broken.borrow_mut().get_or_insert(format!("{what}: {error}"));
+            return;
+        }
         let may_come = match error.kind() {
             ErrorKind::RemoteAccess => self.forced.get() || self.is_faulty,
             ErrorKind::ConnectionBroken
@@ -226,6 +266,27 @@ impl Actor {
         self.mine().is_gone.set(true);
         self.over.notify_waiters();
         self.session.changed.notify_waiters();
+    }
+
+    /// Where it stands, if it does not go on.
+    pub(crate) fn standing(&self) -> String {
+        let is_done = [&self.session.sides[0], &self.session.sides[1]].map(|side| side.is_done.get());
+        let (is_over, is_stopped) = (self.is_over(), self.is_stopped());
+        format!("done {is_done:?}, over {is_over}, stopped {is_stopped}, open {:?}", self.session.ledger.open())
+    }
+
+    /// What this end knows when the connection has ended.
+    pub(crate) fn summary(&self) -> Summary {
+        let (mine, theirs) = (self.mine(), self.theirs());
+        Summary {
+            sent: mine.sent.get(),
+            received: mine.received.get(),
+            doubtful: mine.doubtful.get() + mine.given_up.get(),
+            bulk_sent: mine.bulk.borrow().clone(),
+            bulk_received: theirs.bulk.borrow().clone(),
+            forced: self.session.forced.get(),
+            broken: self.session.far.as_ref().and_then(|far| far.broken.borrow().clone()),
+        }
     }
 
     fn mine(&self) -> &Side {
@@ -316,7 +377,7 @@ impl Actor {
             match received {
                 Ok(message) => {
                     self.mine().received.set(self.mine().received.get() + 1);
-                    self.check(&message, &mut next);
+                    self.check(&message, &mut next).await;
                     // Some are kept for a while, and their receives with them.
                     if random(4) == 0 {
                         spawn(async move {
@@ -340,10 +401,11 @@ impl Actor {
         let (sent, received) = (self.theirs().sent.get(), self.mine().received.get());
         // Of a node that has died, a message may have come whose sender never learnt that it was sent.
         let most = sent + self.theirs().given_up.get() + self.theirs().doubtful.get();
-        assert!(received <= most || self.session.is_faulty, "{received} messages came, {sent} were sent");
+        let is_far = self.session.far.is_some();
+        assert!(received <= most || self.session.is_faulty || is_far, "{received} messages came, {sent} were sent");
         match error.kind() {
             ErrorKind::PeerClosed => {
-                assert!(received >= sent, "the peer has closed, and not all that it sent has come");
+                assert!(received >= sent || is_far, "the peer has closed, and not all that it sent has come");
                 self.session.ledger.error(ErrorKind::PeerClosed);
             }
             ErrorKind::Closed => self.session.ledger.error(ErrorKind::Closed),
@@ -355,17 +417,16 @@ impl Actor {
     /// A write that notifies begins; answers the value.
     pub(crate) fn begin_notice(&self, model: &Rc<Model>, offset: usize, bytes: &[u8]) -> u32 {
         let value = self.session.next_notice.replace(self.session.next_notice.get() + 1);
-        let (side, model, bytes) = (self.side, Rc::clone(model), bytes.to_vec());
-        let notice = Notice { side, model, offset, bytes, is_written: false, is_doubtful: false };
-        self.session.notices.borrow_mut().insert(value, notice);
+        self.session.add_notice(self.side, value, Rc::clone(model), offset, bytes.to_vec());
+        let number = self.session.number_of(model);
+        self.session.tell(Fact::Notice { value, model: number, offset, bytes: bytes.to_vec() });
         value
     }
 
     /// Its write has ended well: it has been heard of, or will be.
     pub(crate) async fn notice_written(&self, value: u32) {
-        if let Some(notice) = self.session.notices.borrow_mut().get_mut(&value) {
-            notice.is_written = true;
-        }
+        self.session.notice(value, |notice| notice.is_written = true);
+        self.session.tell(Fact::Written { value });
         while self.session.notices.borrow().contains_key(&value) && !self.is_over() {
             self.session.changed.notified().await;
         }
@@ -373,9 +434,8 @@ impl Actor {
 
     /// Its write has failed.
     pub(crate) fn notice_failed(&self, value: u32) {
-        if let Some(notice) = self.session.notices.borrow_mut().get_mut(&value) {
-            notice.is_doubtful = true;
-        }
+        self.session.notice(value, |notice| notice.is_doubtful = true);
+        self.session.tell(Fact::Doubtful { value });
     }
 
     /// Hears of the peer's writes until the connection ends, or the end is to stop.
@@ -405,6 +465,7 @@ impl Actor {
         if random(4) == 0 {
             sleep(Duration::from_micros(random(2_000))).await;
         }
+        self.session.notice_is_known(value).await;
         let notice = self.session.notices.borrow_mut().remove(&value).expect("a notification comes once");
         self.session.changed.notify_waiters();
         assert_ne!(notice.side, self.side, "a notification has come to its sender");
@@ -413,9 +474,10 @@ impl Actor {
             assert_eq!(seen, notice.bytes, "notification {value} without its bytes");
             self.session.ledger.count("notifying writes");
         }
+        self.session.tell(Fact::Heard { value });
     }
 
-    fn check(&self, message: &Message, next: &mut BTreeMap<u8, u64>) {
+    async fn check(&self, message: &Message, next: &mut BTreeMap<u8, u64>) {
         if message.is_empty() {
             return;
         }
@@ -439,7 +501,11 @@ impl Actor {
                 let size = body.len() - 8;
                 let remote = RemoteBuffer::from_bytes(&body[..size]).expect("a handle");
                 let model = u64::from_le_bytes(body[size..].try_into().expect("eight"));
-                let model = self.session.models.borrow_mut().remove(&model).expect("handed over once");
+                let model = match self.session.model_of_peer(model).await {
+                    Some(model) => model,
+                    None if self.session.far.is_some() => return,
+                    None => self.session.models.borrow_mut().remove(&model).expect("handed over once"),
+                };
                 self.handles.borrow_mut().push(Handle { remote, model });
             }
             kind => panic!("{place}: a message of kind {kind}"),
@@ -460,6 +526,7 @@ impl Actor {
             worker.await;
         }
         self.mine().is_done.set(true);
+        self.session.tell(Fact::Done);
         self.session.changed.notify_waiters();
         if !aborting {
             self.wait_for_peer().await;

@@ -1,6 +1,6 @@
 //! How many bytes operations are about.
 
-use zcmi::internals::simulation::random;
+use crate::world::random;
 
 /// Of so many pairs of seeds one has sizes up to the longest: what such a world copies takes as long as nine others.
 const PAIRS: u64 = 20;

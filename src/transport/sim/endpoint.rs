@@ -88,7 +88,7 @@ impl Control {
 
 impl State {
     pub(super) fn add_endpoint(&mut self, node: NodeId, peer: Option<EndpointId>) -> EndpointId {
-        self.endpoints.push(Some(Endpoint {
+        self.endpoints.push(Some(Box::new(Endpoint {
             node,
             peer,
             events: VecDeque::new(),
@@ -96,12 +96,12 @@ impl State {
             observer: None,
             is_established: false,
             has_said_so: false,
-        }));
+        })));
         EndpointId(self.endpoints.len() - 1)
     }
 
     pub(super) fn endpoint(&mut self, id: EndpointId) -> Option<&mut Endpoint> {
-        self.endpoints.get_mut(id.0)?.as_mut()
+        self.endpoints.get_mut(id.0)?.as_deref_mut()
     }
 
     /// Tells `to` something, after the time that it takes.

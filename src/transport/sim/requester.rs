@@ -30,7 +30,7 @@ impl State {
         sizes: ChannelSizes,
     ) -> PairId {
         let pair = PairId(self.pairs.len());
-        self.pairs.push(Some(Pair {
+        self.pairs.push(Some(Box::new(Pair {
             node,
             queue,
             channel: Some(channel),
@@ -61,7 +61,7 @@ impl State {
             receives_told_at: 0,
             is_withheld: false,
             is_told: false,
-        }));
+        })));
         self.note(Note::Opened { pair, node });
         pair
     }
@@ -329,7 +329,7 @@ impl State {
 
     /// A pair breaks for no reason that software could know.
     pub(super) fn break_some_pair(&mut self) {
-        let is_ready = |pair: &Option<Pair>| pair.as_ref().is_some_and(|pair| pair.standing == Standing::Ready);
+        let is_ready = |pair: &Option<Box<Pair>>| pair.as_ref().is_some_and(|pair| pair.standing == Standing::Ready);
         let ready: Vec<_> = (0..self.pairs.len()).filter(|&index| is_ready(&self.pairs[index])).collect();
         if ready.is_empty() {
             return;

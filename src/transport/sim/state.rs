@@ -25,11 +25,11 @@ use crate::service::{Job, Watch};
 pub(super) struct State {
     pub(super) settings: Settings,
     pub(super) nodes: Vec<Node>,
-    /// Places of what is gone are not used again, here and below.
+    /// Places of what is gone are not used again, here and below; what comes and goes often is boxed, so that they are small.
     pub(super) queues: Vec<Option<QueueState>>,
-    pub(super) pairs: Vec<Option<Pair>>,
+    pub(super) pairs: Vec<Option<Box<Pair>>>,
     pub(super) windows: Vec<Option<Window>>,
-    pub(super) endpoints: Vec<Option<Endpoint>>,
+    pub(super) endpoints: Vec<Option<Box<Endpoint>>>,
     pub(super) listeners: Vec<Option<Listening>>,
     /// Queues whose event is to be handled.
     pub(super) notices: Vec<QueueId>,
@@ -241,7 +241,7 @@ impl State {
     }
 
     pub(super) fn pair(&mut self, id: PairId) -> Option<&mut Pair> {
-        self.pairs.get_mut(id.0)?.as_mut()
+        self.pairs.get_mut(id.0)?.as_deref_mut()
     }
 
     /// Whether a pair can serve its peer.

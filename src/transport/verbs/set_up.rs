@@ -10,7 +10,7 @@ use super::{Channels, Verbs, kind_of, wrap};
 use crate::protocol::Refusal;
 use crate::transport::{ChannelKey, ChannelSizes, Device, Kind as Transport, Listen, SetUp};
 use crate::verbs::{self, ConnectionEvent, ConnectionEventKind as Kind, ConnectionParameters, Route, Tuning};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, failpoint};
 
 /// Reads that a connection has outstanding at most, each way, if the device has that many.
 const READS: u8 = 32;
@@ -109,6 +109,7 @@ impl SetUp<Verbs> for Outgoing {
         async move {
             let failed = |error: Error| error.with_peer(&peer).with_device(&device);
             started.map_err(|error| failed(wrap(operation, error)))?;
+            failpoint::reach("connect.asked");
             let response = expect(response.await, Kind::ConnectResponse, operation).map_err(failed)?;
             allows_reads(&response, operation).map_err(failed)?;
             *reads = (reads.0.min(response.responder_resources), reads.1.min(response.initiator_depth));
@@ -159,6 +160,7 @@ impl SetUp<Verbs> for Incoming {
         let established = end.endpoint.next_event(Some(deadline));
         async move {
             accepted?;
+            failpoint::reach("accept.answered");
             match expect(established.await, Kind::Established, end.operation) {
                 Ok(_) => Ok(VerbsLink::new(end.endpoint, end.peer, end.route.device)),
                 Err(error) => Err(error.with_peer(&end.peer).with_device(&end.route.device)),

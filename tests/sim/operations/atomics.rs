@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
+use crate::world::random;
 use zcmi::Access;
-use zcmi::internals::simulation::random;
 
 use super::memory::{failed_atomic, put_back, take_handle};
 use super::{Operation, Running};

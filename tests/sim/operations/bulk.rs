@@ -3,8 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::world::{random, sleep};
 use bytes::Bytes;
-use zcmi::internals::simulation::{random, sleep};
 use zcmi::{Buffer, Error, ErrorKind, Registered};
 
 use super::{Operation, Running};

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use zcmi::internals::simulation::{random, sleep};
+use crate::world::{random, sleep};
 
 use super::{Operation, Running};
 use crate::session::{Actor, Lane};

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::world::{random, sleep};
 use zcmi::Access;
-use zcmi::internals::simulation::{random, sleep};
 
 use super::grant::guard;
 use super::memory::{Model, check_end, expose, revoke};
@@ -29,7 +29,7 @@ fn run<'a>(actor: &'a Rc<Actor>, lane: &'a mut Lane) -> Running<'a> {
         actor.send_handle(lane, &grant.remote_buffer(), &model).await;
         sleep(Duration::from_micros(random(2_000))).await;
         let Some(how) = revoke(actor, grant).await else { return };
-        check_end(actor, &model, &exposed, 0, how);
+        check_end(actor, &model, &exposed, 0, how).await;
         guard(&exposed).await;
     })
 }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use zcmi::internals::simulation::random;
+use crate::world::random;
 use zcmi::{Access, Buffer};
 
 use super::memory::{failed, failed_atomic, put_back, some_range, take_handle};

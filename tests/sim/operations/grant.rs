@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use zcmi::internals::simulation::{random, sleep};
+use crate::world::{random, sleep};
 use zcmi::{Access, Exposed, Grant};
 
 use super::memory::{Model, check_end, expose, revoke};
@@ -35,7 +35,7 @@ fn run<'a>(actor: &'a Rc<Actor>, lane: &'a mut Lane) -> Running<'a> {
             }
             _ => {
                 let Some(how) = revoke(actor, grant).await else { return };
-                check_end(actor, &model, &exposed, start, how);
+                check_end(actor, &model, &exposed, start, how).await;
                 guard(&exposed).await;
             }
         }

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::world::random;
 use zcmi::Access;
-use zcmi::internals::simulation::random;
 
 use super::grant::guard;
 use super::memory::{Model, check_end, expose};
@@ -31,7 +31,7 @@ fn run<'a>(actor: &'a Rc<Actor>, lane: &'a mut Lane) -> Running<'a> {
         let begun = actor.session.ledger.begin("end of a lease");
         match grant.ended().await {
             Ok(how) => {
-                check_end(actor, &model, &exposed, 0, how);
+                check_end(actor, &model, &exposed, 0, how).await;
                 guard(&exposed).await;
             }
             Err(error) => actor.failed("lease", &error),

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::{Rc, Weak};
 
-use zcmi::internals::simulation::random;
+use crate::world::random;
 use zcmi::{Access, Buffer, Error, ErrorKind, ExposedBuffer, Failed, Grant, Revocation};
 
 use crate::pattern;
@@ -48,6 +48,22 @@ impl Model {
 
     pub(crate) fn len(&self) -> usize {
         self.bytes.borrow().bytes.len()
+    }
+
+    pub(crate) fn end(&self) {
+        self.has_ended.set(true);
+    }
+
+    /// What is known of each byte, for the other process.
+    pub(crate) fn all_known(&self) -> Vec<Option<u8>> {
+        let Known { bytes, is_known } = &*self.bytes.borrow();
+        bytes.iter().zip(is_known).map(|(byte, is_known)| is_known.then_some(*byte)).collect()
+    }
+
+    /// This is what is known of all of it.
+    pub(crate) fn replace(&self, known: &[Option<u8>]) {
+        let is_known = known.iter().map(Option::is_some).collect();
+        *self.bytes.borrow_mut() = Known { bytes: known.iter().map(|byte| byte.unwrap_or(0)).collect(), is_known };
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -133,8 +149,9 @@ pub(crate) fn failed_atomic(actor: &Actor, what: &str, model: &Model, error: &Er
         error.kind() != ErrorKind::RemoteAccess
             || model.has_ended()
             || actor.session.forced.get()
-            // One who was stopped may not have heard yet that it was forced.
-            || actor.session.is_faulty,
+            // One who was stopped, or is another process, may not have heard yet that it was forced.
+            || actor.session.is_faulty
+            || actor.session.far.is_some(),
         "{what}: {error}"
     );
     actor.failed(what, error);
@@ -149,11 +166,18 @@ pub(crate) fn expose(actor: &Actor) -> Option<(ExposedBuffer, Vec<u8>)> {
 }
 
 /// A grant has ended: the owner finds what the holder has left, and from now on nobody changes it.
-pub(crate) fn check_end(actor: &Actor, model: &Model, exposed: &ExposedBuffer, start: usize, how: Revocation) {
+pub(crate) async fn check_end(
+    actor: &Actor,
+    model: &Rc<Model>,
+    exposed: &ExposedBuffer,
+    start: usize,
+    how: Revocation,
+) {
     if how == Revocation::Forced {
-        actor.session.forced.set(true);
+        actor.session.force();
     }
-    model.has_ended.set(true);
+    model.end();
+    actor.session.learn(model).await;
     let mut found = vec![0; model.len()];
     exposed.read_at(start, &mut found);
     model.check("after the grant", 0, &found);
@@ -166,7 +190,7 @@ pub(crate) async fn revoke(actor: &Actor, grant: Grant) -> Option<Revocation> {
     let result = if is_hasty {
         // The holder may be too slow.
         let patience = std::time::Duration::from_micros(random(3_000));
-        actor.session.forced.set(true);
+        actor.session.force();
         grant.revoke_within(patience).await
     } else {
         grant.revoke().await

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use zcmi::internals::simulation::random;
+use crate::world::random;
 
 use super::{Operation, Running};
 use crate::session::{Actor, Lane};

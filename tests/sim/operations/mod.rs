@@ -19,7 +19,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use zcmi::internals::simulation::{random, sleep};
+use crate::world::{random, sleep};
 
 use crate::session::{Actor, Lane};
 
