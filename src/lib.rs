@@ -75,16 +75,16 @@
 //!
 //! `internals`: for zcmi's own tests, benches and fuzz targets; no stable API.
 
-// Without RDMA little of the seam and what is above it is used; the other transports are to come.
-#![cfg_attr(not(feature = "verbs"), allow(dead_code, unused_imports))]
+// Under loom little of the seam and what is above it is there.
+#![cfg_attr(loom, allow(dead_code, unused_imports))]
 
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 mod background;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 pub mod blocking;
 mod clock;
 mod config;
-#[cfg(any(feature = "verbs", all(any(test, feature = "internals"), not(loom))))]
+#[cfg(not(loom))]
 mod connection;
 mod error;
 #[cfg(feature = "internals")]
@@ -94,7 +94,7 @@ mod memory;
 mod message;
 mod protocol;
 mod service;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 mod stream;
 mod sync;
 mod transport;
@@ -103,7 +103,7 @@ mod transport;
 pub mod verbs;
 
 pub use config::{Config, ConfigBuilder, Polling};
-#[cfg(any(feature = "verbs", all(any(test, feature = "internals"), not(loom))))]
+#[cfg(not(loom))]
 pub use connection::{
     Answer, AtomicOperation, Batch, Channel, ConnectRequest, Connection, Connector, Fenced, Listener, Message,
     Operation, ReceiveHalf, SendHalf, Worker,
@@ -117,12 +117,12 @@ pub use memory::{
 
 #[cfg(feature = "bincode")]
 pub use message::Bincode;
-#[cfg(all(feature = "bincode", feature = "verbs"))]
+#[cfg(all(feature = "bincode", not(loom)))]
 pub use message::serve;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 pub use message::{ApplicationError, CallOptions, Client, serve_with};
 pub use message::{Codec, CodecError};
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 pub use stream::Stream;
 
 /// Who owns memory, who may touch it, and how it is taken back.

@@ -1,7 +1,7 @@
 //! One worker on one device: its lock, and how those who wait drive it.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
@@ -27,6 +27,9 @@ const BUSY_TURN: Duration = Duration::from_millis(1);
 /// How often the service thread looks after an engine that nobody drives.
 const TICK: Duration = Duration::from_millis(25);
 
+/// How often in a row the service thread looks for what somebody else has handled, before it leaves all to them.
+const MOST_FOR_NOTHING: u32 = 16;
+
 /// How long frames wait for others when nobody waits for anything.
 const CORKED: Duration = Duration::from_micros(200);
 
@@ -46,6 +49,10 @@ pub(super) struct Engine<T: Transport> {
     reactors: Mutex<Reactors>,
     /// `None` where the queue calls instead.
     events: Option<OwnedFd>,
+    /// Where no device serves the peers: has the service thread do it while the application does not poll.
+    idle: OnceLock<WatchId>,
+    /// Times in a row that it has found that somebody else did.
+    idle_for_nothing: AtomicU32,
     is_looked_after: AtomicBool,
     /// Whether leases and deadlines are to be looked after by who has the lock.
     is_tending_due: AtomicBool,
@@ -83,7 +90,7 @@ impl<T: Transport> Engine<T> {
         // The most a device gives is used: a queue cannot grow later everywhere.
         let (domain, queue) = T::open(device, 32_767)?;
         let service = T::service(device)?;
-        let events = queue.event_descriptor()?;
+        let (events, idle) = (queue.event_descriptor()?, queue.idle_descriptor()?);
         let engine = Arc::new(Self {
             transport: device.transport,
             device: device.name.clone(),
@@ -95,6 +102,8 @@ impl<T: Transport> Engine<T> {
             seats: seats.clone(),
             epoch: Epoch::current(),
             events,
+            idle: OnceLock::new(),
+            idle_for_nothing: AtomicU32::new(0),
             reactors: Mutex::default(),
             is_looked_after: AtomicBool::new(false),
             is_tending_due: AtomicBool::new(false),
@@ -110,6 +119,11 @@ impl<T: Transport> Engine<T> {
                 }
             };
             engine.lock().queue.call_on_event(Box::new(on_event));
+        }
+        if let Some(idle) = idle {
+            let watched = Arc::downgrade(&engine);
+            let on_idle_event = move || watched.upgrade().is_some_and(|engine| engine.on_idle_event());
+            let _ = engine.idle.set(engine.service.watch(idle, on_idle_event));
         }
         Ok(engine)
     }
@@ -192,12 +206,45 @@ impl<T: Transport> Engine<T> {
             }
         };
         core.uncork();
-        if !core.was_polled {
-            while self.progress(&mut core) {}
+        let was_polled = core.was_polled;
+        if !was_polled || self.idle.get().is_some() {
+            let happened = self.progress(&mut core);
+            while happened && self.progress(&mut core) {}
+            if happened || !was_polled {
+                self.serve_while_idle(&mut core);
+            }
         }
         core.was_polled = false;
         core.queue.tend(self.now());
         self.tend(&mut core);
+        self.settle(core);
+        true
+    }
+
+    /// From now on the service thread handles at once what peers ask for, if no device does.
+    fn serve_while_idle(&self, core: &mut Core<T::Queue>) {
+        if self.idle.get().is_some()
+            && let Err(error) = core.queue.watch_idle()
+        {
+            core.fail_all(&error.with_device(&self.device));
+        }
+    }
+
+    /// A peer may have asked for something while the application did not poll.
+    fn on_idle_event(self: &Arc<Self>) -> bool {
+        let mut core = self.lock();
+        let was_polled = core.was_polled;
+        if let Err(error) = core.queue.drain_idle() {
+            core.fail_all(&error.with_device(&self.device));
+        }
+        let happened = self.progress(&mut core);
+        while happened && self.progress(&mut core) {}
+        core.was_polled = was_polled;
+        let for_nothing = if happened { 0 } else { self.idle_for_nothing.load(Ordering::Relaxed) + 1 };
+        self.idle_for_nothing.store(for_nothing, Ordering::Relaxed);
+        if for_nothing < MOST_FOR_NOTHING {
+            self.serve_while_idle(&mut core);
+        }
         self.settle(core);
         true
     }
@@ -442,7 +489,6 @@ impl<T: Transport> Engine<T> {
         let mut reactors = self.reactors.lock().unwrap_or_else(PoisonError::into_inner);
         // One whose thread is blocked runs no task.
         let runtime = Handle::try_current().ok();
-        #[cfg(feature = "verbs")]
         let runtime = runtime.filter(|_| !crate::blocking::is_blocking());
         if let Some(runtime) = runtime.filter(|runtime| !reactors.without_io.contains(&runtime.id())) {
             reactors.tasks.retain(|(_, task)| !task.is_finished());
@@ -523,7 +569,7 @@ impl<T: Transport> Drop for Engine<T> {
             return;
         }
         let reactors = self.reactors.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(watch) = reactors.on_service {
+        for watch in reactors.on_service.into_iter().chain(self.idle.get().copied()) {
             self.service.unwatch(watch);
         }
         for (_, task) in &reactors.tasks {

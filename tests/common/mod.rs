@@ -18,24 +18,68 @@ const ROLE: &str = "ZCMI_TEST_PEER";
 /// Bound of everything that a peer is asked for.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// The RDMA device's IP address. `None`, said aloud, where there is no device; a panic where one is required.
+/// Over which transport the tests run: `ZCMI_TEST_TRANSPORT`, else over an RDMA device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Verbs,
+}
+
+impl Transport {
+    pub fn of_test() -> Self {
+        match std::env::var("ZCMI_TEST_TRANSPORT").as_deref() {
+            Ok("tcp") => Self::Tcp,
+            Ok("verbs" | "") | Err(_) => Self::Verbs,
+            Ok(other) => panic!("ZCMI_TEST_TRANSPORT={other}: tcp or verbs"),
+        }
+    }
+
+    /// Whether the peer's device carries out what is asked of it, whatever its process does.
+    pub fn has_device(self) -> bool {
+        self == Self::Verbs
+    }
+}
+
+/// Where `address`, with its port, is for the transport of the tests.
+pub fn uri(address: impl std::fmt::Display) -> String {
+    match Transport::of_test() {
+        Transport::Tcp => format!("tcp://{address}"),
+        Transport::Verbs => format!("rdma://{address}"),
+    }
+}
+
+/// The IP address that tests listen at: the RDMA device's, or any of this host's. `None`, said aloud, where there is no device; a
+/// panic where one is required.
 pub fn device_address() -> Option<String> {
+    if Transport::of_test() == Transport::Tcp {
+        return Some("127.0.0.1".to_owned());
+    }
     if let Ok(address) = std::env::var("ZCMI_HOST1") {
         return Some(address);
     }
     let required = std::env::var("ZCMI_REQUIRE_RDMA").is_ok_and(|value| value == "1");
-    let found = zcmi::verbs::Device::list().ok().into_iter().flatten().find_map(|device| {
-        let context = device.open().ok()?;
-        context.gid_table().ok()?.entries().iter().find_map(|entry| match entry.gid.ip()? {
-            std::net::IpAddr::V4(ip) => Some(ip.to_string()),
-            std::net::IpAddr::V6(_) => None,
-        })
-    });
+    let found = address_of_device();
     assert!(found.is_some() || !required, "ZCMI_REQUIRE_RDMA=1 and there is no RDMA device");
     if found.is_none() {
         eprintln!("SKIPPED: there is no RDMA device; run it under soft-roce-setup/run");
     }
     found
+}
+
+#[cfg(not(feature = "verbs"))]
+fn address_of_device() -> Option<String> {
+    None
+}
+
+#[cfg(feature = "verbs")]
+fn address_of_device() -> Option<String> {
+    zcmi::verbs::Device::list().ok().into_iter().flatten().find_map(|device| {
+        let context = device.open().ok()?;
+        context.gid_table().ok()?.entries().iter().find_map(|entry| match entry.gid.ip()? {
+            std::net::IpAddr::V4(ip) => Some(ip.to_string()),
+            std::net::IpAddr::V6(_) => None,
+        })
+    })
 }
 
 /// Runs an asynchronous test on the device, with its address, within two minutes.
@@ -54,7 +98,7 @@ pub fn on_device_within<F: Future<Output = ()>>(bound: Duration, test: impl FnOn
 
 /// A listener on a port of its own.
 pub async fn listen(worker: &Worker, address: &str) -> Listener {
-    Listener::bind(worker, &format!("rdma://{address}:0")).await.expect("listens")
+    Listener::bind(worker, &uri(format_args!("{address}:0"))).await.expect("listens")
 }
 
 /// Two connected ends in this process.
