@@ -1,7 +1,7 @@
 //! One worker on one device: its lock, and how those who wait drive it.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use tokio::runtime::{Handle, Id};
 use tokio::task::AbortHandle;
 
 use super::core::{Core, LinkKey, ToDeregister};
+use super::idle::Idle;
 use super::link_grants::Phase;
 use super::seats::Seats;
 use crate::config::{Config, Polling};
@@ -26,9 +27,6 @@ const BUSY_TURN: Duration = Duration::from_millis(1);
 
 /// How often the service thread looks after an engine that nobody drives.
 const TICK: Duration = Duration::from_millis(25);
-
-/// How often in a row the service thread looks for what somebody else has handled, before it leaves all to them.
-const MOST_FOR_NOTHING: u32 = 16;
 
 /// How long frames wait for others when nobody waits for anything.
 const CORKED: Duration = Duration::from_micros(200);
@@ -50,9 +48,7 @@ pub(super) struct Engine<T: Transport> {
     /// `None` where the queue calls instead.
     events: Option<OwnedFd>,
     /// Where no device serves the peers: has the service thread do it while the application does not poll.
-    idle: OnceLock<WatchId>,
-    /// Times in a row that it has found that somebody else did.
-    idle_for_nothing: AtomicU32,
+    pub(super) idle: Idle,
     is_looked_after: AtomicBool,
     /// Whether leases and deadlines are to be looked after by who has the lock.
     is_tending_due: AtomicBool,
@@ -102,8 +98,7 @@ impl<T: Transport> Engine<T> {
             seats: seats.clone(),
             epoch: Epoch::current(),
             events,
-            idle: OnceLock::new(),
-            idle_for_nothing: AtomicU32::new(0),
+            idle: Idle::default(),
             reactors: Mutex::default(),
             is_looked_after: AtomicBool::new(false),
             is_tending_due: AtomicBool::new(false),
@@ -121,9 +116,7 @@ impl<T: Transport> Engine<T> {
             engine.lock().queue.call_on_event(Box::new(on_event));
         }
         if let Some(idle) = idle {
-            let watched = Arc::downgrade(&engine);
-            let on_idle_event = move || watched.upgrade().is_some_and(|engine| engine.on_idle_event());
-            let _ = engine.idle.set(engine.service.watch(idle, on_idle_event));
+            engine.watch_while_idle(idle);
         }
         Ok(engine)
     }
@@ -207,7 +200,7 @@ impl<T: Transport> Engine<T> {
         };
         core.uncork();
         let was_polled = core.was_polled;
-        if !was_polled || self.idle.get().is_some() {
+        if !was_polled || self.idle.is_needed() {
             let happened = self.progress(&mut core);
             while happened && self.progress(&mut core) {}
             if happened || !was_polled {
@@ -217,34 +210,6 @@ impl<T: Transport> Engine<T> {
         core.was_polled = false;
         core.queue.tend(self.now());
         self.tend(&mut core);
-        self.settle(core);
-        true
-    }
-
-    /// From now on the service thread handles at once what peers ask for, if no device does.
-    fn serve_while_idle(&self, core: &mut Core<T::Queue>) {
-        if self.idle.get().is_some()
-            && let Err(error) = core.queue.watch_idle()
-        {
-            core.fail_all(&error.with_device(&self.device));
-        }
-    }
-
-    /// A peer may have asked for something while the application did not poll.
-    fn on_idle_event(self: &Arc<Self>) -> bool {
-        let mut core = self.lock();
-        let was_polled = core.was_polled;
-        if let Err(error) = core.queue.drain_idle() {
-            core.fail_all(&error.with_device(&self.device));
-        }
-        let happened = self.progress(&mut core);
-        while happened && self.progress(&mut core) {}
-        core.was_polled = was_polled;
-        let for_nothing = if happened { 0 } else { self.idle_for_nothing.load(Ordering::Relaxed) + 1 };
-        self.idle_for_nothing.store(for_nothing, Ordering::Relaxed);
-        if for_nothing < MOST_FOR_NOTHING {
-            self.serve_while_idle(&mut core);
-        }
         self.settle(core);
         true
     }
@@ -345,7 +310,7 @@ impl<T: Transport> Engine<T> {
     }
 
     /// Handles completions once; a queue that cannot be polled any more breaks every connection on it.
-    fn progress(&self, core: &mut Core<T::Queue>) -> bool {
+    pub(super) fn progress(&self, core: &mut Core<T::Queue>) -> bool {
         core.progress().unwrap_or_else(|error| {
             let error = error.with_device(&self.device);
             core.fail_all(&error);
@@ -377,12 +342,12 @@ impl<T: Transport> Engine<T> {
         self.settle(core);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Core<T::Queue>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core<T::Queue>> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the lock back, closes what broke and calls the wakers: they are foreign code.
-    fn settle(self: &Arc<Self>, mut core: MutexGuard<'_, Core<T::Queue>>) {
+    pub(super) fn settle(self: &Arc<Self>, mut core: MutexGuard<'_, Core<T::Queue>>) {
         if self.is_tending_due.load(Ordering::Relaxed) {
             self.is_tending_due.store(false, Ordering::Relaxed);
             self.tend(&mut core);
@@ -569,7 +534,7 @@ impl<T: Transport> Drop for Engine<T> {
             return;
         }
         let reactors = self.reactors.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for watch in reactors.on_service.into_iter().chain(self.idle.get().copied()) {
+        for watch in reactors.on_service.into_iter().chain(self.idle.watch()) {
             self.service.unwatch(watch);
         }
         for (_, task) in &reactors.tasks {

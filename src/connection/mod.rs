@@ -15,6 +15,7 @@ mod filter;
 mod grant;
 mod grants;
 mod halves;
+mod idle;
 mod link;
 mod link_grants;
 mod listener;

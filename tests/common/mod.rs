@@ -34,6 +34,14 @@ impl Transport {
         }
     }
 
+    /// What errors call the device.
+    pub fn device(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Verbs => "rxe0",
+        }
+    }
+
     /// Whether the peer's device carries out what is asked of it, whatever its process does.
     pub fn has_device(self) -> bool {
         self == Self::Verbs
@@ -85,6 +93,13 @@ fn address_of_device() -> Option<String> {
 /// Runs an asynchronous test on the device, with its address, within two minutes.
 pub fn on_device<F: Future<Output = ()>>(test: impl FnOnce(String) -> F) {
     on_device_within(Duration::from_secs(120), test);
+}
+
+/// The same for what is about RDMA itself, where the tests run over that.
+pub fn on_rdma<F: Future<Output = ()>>(test: impl FnOnce(String) -> F) {
+    if Transport::of_test() == Transport::Verbs {
+        on_device(test);
+    }
 }
 
 /// The same, within `bound`.
@@ -289,6 +304,23 @@ impl Peer {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// Stops `peer` and does what its device carries out meanwhile. Where there is none, that waits for its process, which goes on after
+/// a while: a capability that is declared, and shown here. Afterwards the peer goes on.
+pub async fn while_stopped<T>(peer: &Peer, operations: impl Future<Output = T>) -> T {
+    peer.signal(rustix::process::Signal::STOP);
+    let mut operations = std::pin::pin!(operations);
+    if Transport::of_test().has_device() {
+        let done = operations.await;
+        assert!(peer.is_stopped(), "it was stopped all the time");
+        peer.signal(rustix::process::Signal::CONT);
+        return done;
+    }
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut operations).await;
+    assert!(early.is_err(), "there was nobody to carry it out");
+    peer.signal(rustix::process::Signal::CONT);
+    operations.await
 }
 
 /// The role of this process, if it is a peer.

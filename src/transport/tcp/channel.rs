@@ -77,6 +77,8 @@ pub(super) struct Channel {
     pub(super) intake: Intake,
     /// Whether there is still something to be read from the stream.
     pub(super) is_readable: bool,
+    /// Why nothing can be written any more.
+    pub(super) why_lost: Option<Error>,
     /// Since when a message waits for a receive.
     pub(super) stalled: Option<Instant>,
     /// What the sockets' epoll is told to look for.
@@ -107,6 +109,7 @@ impl Channel {
             output: Outgoing::default(),
             intake: Intake::default(),
             is_readable: true,
+            why_lost: None,
             stalled: None,
             interest: Interest::default(),
         }

@@ -89,7 +89,7 @@ impl Channel {
             match read {
                 Ok(0) => {
                     self.is_readable = false;
-                    return Err(Trouble::Lost(ended()));
+                    return Err(Trouble::Lost(self.why_lost.take().unwrap_or_else(ended)));
                 }
                 Ok(read) => {
                     total += read;
@@ -101,7 +101,7 @@ impl Channel {
                 Err(Errno::INTR) => {}
                 Err(errno) => {
                     self.is_readable = false;
-                    return Err(Trouble::Lost(broken(errno)));
+                    return Err(Trouble::Lost(self.why_lost.take().unwrap_or_else(|| broken(errno))));
                 }
             }
         }

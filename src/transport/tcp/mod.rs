@@ -22,6 +22,8 @@ mod queue;
 mod readiness;
 mod set_up;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

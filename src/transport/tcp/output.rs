@@ -42,7 +42,7 @@ pub(super) struct Outgoing {
     /// Whether the socket takes nothing at present.
     pub(super) is_blocked: bool,
     /// Whether a frame is half written and will stay so: whatever followed it would be taken for its bytes.
-    is_cut: bool,
+    pub(super) is_cut: bool,
     is_answers_turn: bool,
 }
 
@@ -219,7 +219,7 @@ impl Channel {
     /// Writes what the socket takes.
     pub(super) fn write(&mut self, accesses: &Accesses) -> Outcome {
         self.output.is_blocked = false;
-        if !self.socket.is_open() {
+        if !self.socket.is_open() || self.output.is_cut {
             return Ok(());
         }
         loop {
@@ -240,7 +240,12 @@ impl Channel {
                     return Ok(());
                 }
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(Trouble::Lost(broken(errno))),
+                Err(errno) => {
+                    // What the peer has said before is still to be read, and then the end of the stream.
+                    self.why_lost.get_or_insert_with(|| broken(errno));
+                    self.output.cut();
+                    return Ok(());
+                }
             }
         }
     }

@@ -143,6 +143,11 @@ impl TcpQueue {
         self.channels.get(key.0 as usize)?.as_deref()
     }
 
+    #[cfg(test)]
+    pub(super) fn channel_standing(&self, key: ChannelKey) -> Option<Standing> {
+        self.channel(key).map(|channel| channel.standing)
+    }
+
     fn channel_mut(&mut self, key: ChannelKey) -> Option<&mut Channel> {
         self.channels.get_mut(key.0 as usize)?.as_deref_mut()
     }
@@ -195,7 +200,8 @@ impl TcpQueue {
             channel.output.acknowledge();
         }
         // What waited for an answer may go now too.
-        if (channel.output.has_any() || channel.next_request().is_some()) && !channel.output.is_blocked {
+        let has_any = channel.output.has_any() || channel.next_request().is_some();
+        if has_any && !channel.output.is_blocked && !channel.output.is_cut {
             channel.write(&self.shared.accesses)?;
         }
         if channel.output.untold() > 0 && !self.due.contains(&place) {
@@ -276,7 +282,9 @@ impl TcpQueue {
             });
             false
         });
-        self.due.append(&mut due);
+        // The room of the list is kept.
+        due.append(&mut self.due);
+        self.due = due;
     }
 
     /// Something is ready that came from no socket: who sleeps is to look.
