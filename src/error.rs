@@ -169,7 +169,7 @@ impl Error {
     }
 
     /// The error that the peer's handler answered, if it is one; see [`Client`](crate::Client).
-    #[cfg(feature = "verbs")]
+    #[cfg(not(loom))]
     pub fn application(&self) -> Option<&crate::ApplicationError> {
         self.0.source.as_deref()?.downcast_ref()
     }

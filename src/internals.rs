@@ -42,7 +42,7 @@ impl CacheLease {
 }
 
 /// Registers `memory` for `connection` by its cache, as an operation does.
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 #[inline]
 pub fn lease(connection: &crate::Connection, memory: &SharedMemory) -> Result<CacheLease> {
     connection.lease(memory).map(CacheLease)

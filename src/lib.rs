@@ -75,19 +75,19 @@
 //!
 //! `internals`: for zcmi's own tests, benches and fuzz targets; no stable API.
 
-// Without RDMA little of the seam and what is above it is used; the other transports are to come.
-#![cfg_attr(not(feature = "verbs"), allow(dead_code, unused_imports))]
+// Under loom little of the seam and what is above it is there.
+#![cfg_attr(loom, allow(dead_code, unused_imports))]
 
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 mod background;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 pub mod blocking;
 mod clock;
 mod config;
-#[cfg(any(feature = "verbs", all(any(test, feature = "internals"), not(loom))))]
+#[cfg(not(loom))]
 mod connection;
 mod error;
-#[cfg(any(feature = "verbs", all(any(test, feature = "internals"), not(loom))))]
+#[cfg(not(loom))]
 mod failpoint;
 #[cfg(all(any(test, feature = "internals"), not(loom)))]
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub, reason = "what is public is so for the fuzz targets"))]
@@ -99,7 +99,7 @@ mod memory;
 mod message;
 mod protocol;
 mod service;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 mod stream;
 mod sync;
 mod transport;
@@ -108,7 +108,7 @@ mod transport;
 pub mod verbs;
 
 pub use config::{Config, ConfigBuilder, Polling};
-#[cfg(any(feature = "verbs", all(any(test, feature = "internals"), not(loom))))]
+#[cfg(not(loom))]
 pub use connection::{
     Answer, AtomicOperation, Batch, Channel, ConnectRequest, Connection, Connector, Fenced, Listener, Message,
     Operation, ReceiveHalf, SendHalf, Worker,
@@ -122,12 +122,12 @@ pub use memory::{
 
 #[cfg(feature = "bincode")]
 pub use message::Bincode;
-#[cfg(all(feature = "bincode", feature = "verbs"))]
+#[cfg(all(feature = "bincode", not(loom)))]
 pub use message::serve;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 pub use message::{ApplicationError, CallOptions, Client, serve_with};
 pub use message::{Codec, CodecError};
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 pub use stream::Stream;
 
 /// Who owns memory, who may touch it, and how it is taken back.

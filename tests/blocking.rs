@@ -19,7 +19,7 @@ fn worker(polling: Polling) -> Worker {
 
 /// Two connected ends, one thread each meanwhile. No runtime is there.
 fn pair(worker: &Worker, address: &str) -> (Connection, Connection) {
-    let listener = Listener::bind(worker, &format!("rdma://{address}:0")).expect("listens");
+    let listener = Listener::bind(worker, &common::uri(format_args!("{address}:0"))).expect("listens");
     let uri = listener.uri();
     let accepting = std::thread::spawn(move || listener.accept_timeout(SOON).expect("accepts"));
     let client = Connector::new(worker).connect(&uri).expect("connects");
@@ -136,7 +136,7 @@ fn everything_that_waits_has_a_bound() {
     };
     for polling in WAYS {
         let worker = worker(polling);
-        let listener = Listener::bind(&worker, &format!("rdma://{address}:0")).expect("listens");
+        let listener = Listener::bind(&worker, &common::uri(format_args!("{address}:0"))).expect("listens");
         let begun = Instant::now();
         late(begun, listener.accept_timeout(SHORT).expect_err("nobody comes").kind());
         let begun = Instant::now();
@@ -206,7 +206,7 @@ fn within_a_runtime_it_works_and_blocks_the_thread() {
         let worker = worker(polling);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let listener = Listener::bind(&worker, &format!("rdma://{address}:0")).expect("listens");
+            let listener = Listener::bind(&worker, &common::uri(format_args!("{address}:0"))).expect("listens");
             let uri = listener.uri();
             let echoing = std::thread::spawn(move || {
                 let server = listener.accept_timeout(SOON).expect("accepts").with_timeout(SOON);

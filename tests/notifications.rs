@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use common::{Peer, aside, baseline, device_address, listen, nothing_left, on_device, pair, pattern, play, role, say};
 use common::{told, worker};
-use rustix::process::Signal;
 use zcmi::{Access, Buffer, Config, Connection, Connector, ErrorKind, ExposedBuffer, Grant, RemoteBuffer, Worker};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -80,18 +79,18 @@ fn an_owner_that_is_stopped_is_written_and_hears_of_it_later() {
         let worker = Worker::new(settings).expect("valid settings");
         let connection = Connector::new(&worker).connect(&peer.hear()).await.expect("connects");
         let handle = RemoteBuffer::from_bytes(&soon(connection.recv()).await.expect("receives")).expect("a handle");
-        peer.signal(Signal::STOP);
         let notify = |index: usize| {
             let source = filled(77, index as u64, SLOT);
             soon(connection.write_notify(source, &slot(&handle, index), index as u32))
         };
-        // A connection begins with one credit.
-        notify(31).await.expect("writes");
-        soon(connection.flush()).await.expect("its process has no part in it");
-        let read = soon(connection.read(Buffer::allocate(SLOT).expect("memory"), &slot(&handle, 31))).await;
-        assert_eq!(read.expect("reads")[..], pattern(77, 31, SLOT));
-        assert!(peer.is_stopped());
-        peer.signal(Signal::CONT);
+        common::while_stopped(&peer, async {
+            // A connection begins with one credit.
+            notify(31).await.expect("writes");
+            soon(connection.flush()).await.expect("its process has no part in it");
+            let read = soon(connection.read(Buffer::allocate(SLOT).expect("memory"), &slot(&handle, 31))).await;
+            assert_eq!(read.expect("reads")[..], pattern(77, 31, SLOT));
+        })
+        .await;
         for index in [3, 0, 9, 9] {
             notify(index).await.expect("writes");
         }

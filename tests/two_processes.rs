@@ -3,7 +3,6 @@
 mod common;
 
 use common::{Peer, device_address, fill, listen, on_device, patient_worker, pattern, play, role, say, told, worker};
-use rustix::process::Signal;
 use zcmi::{Access, Buffer, Connector, RemoteBuffer};
 
 const LENGTH: usize = 70_000;
@@ -99,7 +98,7 @@ fn two_processes_read_and_write_each_others_memory() {
     });
 }
 
-/// A stopped process runs no code: what is read and written is so by its device alone.
+/// A stopped process runs no code: what is read and written is so by its device alone, where it has one.
 #[test]
 fn reads_and_writes_need_nothing_of_the_targets_process() {
     on_device(|_| async {
@@ -109,19 +108,18 @@ fn reads_and_writes_need_nothing_of_the_targets_process() {
         connection.send(&handle.to_bytes()).await.expect("sends");
         assert_eq!(peer.ask("store 3 0"), "stored");
 
-        peer.signal(Signal::STOP);
-        let mut buffer = Buffer::allocate(handle.len() as usize).expect("memory");
-        buffer.fill(POISON);
-        let mut buffer = connection.read(buffer, &handle).await.expect("reads from a stopped process");
-        assert_eq!(buffer[..], pattern(3, 0, buffer.len()));
-        fill(&mut buffer, 4, 1);
-        let mut buffer = connection.write(buffer, &handle).await.expect("writes to a stopped process");
-        buffer.fill(POISON);
-        let buffer = connection.read(buffer, &handle).await.expect("reads what it wrote");
-        assert_eq!(buffer[..], pattern(4, 1, buffer.len()));
-        assert!(peer.is_stopped(), "it was stopped all the time");
-
-        peer.signal(Signal::CONT);
+        common::while_stopped(&peer, async {
+            let mut buffer = Buffer::allocate(handle.len() as usize).expect("memory");
+            buffer.fill(POISON);
+            let mut buffer = connection.read(buffer, &handle).await.expect("reads from a stopped process");
+            assert_eq!(buffer[..], pattern(3, 0, buffer.len()));
+            fill(&mut buffer, 4, 1);
+            let mut buffer = connection.write(buffer, &handle).await.expect("writes to a stopped process");
+            buffer.fill(POISON);
+            let buffer = connection.read(buffer, &handle).await.expect("reads what it wrote");
+            assert_eq!(buffer[..], pattern(4, 1, buffer.len()));
+        })
+        .await;
         assert_eq!(peer.ask("check 4 1"), "true true");
         assert!(peer.finish().success());
     });

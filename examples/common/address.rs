@@ -2,23 +2,27 @@
 
 use std::net::IpAddr;
 
+#[cfg(feature = "verbs")]
 use zcmi::verbs::{Context, Device, PortState};
 
 /// The port of `--bind` and `--connect` addresses that name none.
 const DEFAULT_PORT: u16 = 7470;
 
+/// What an address without a scheme is for.
+const DEFAULT_SCHEME: &str = if cfg!(feature = "verbs") { "rdma" } else { "tcp" };
+
 /// Adds the scheme and the port to an address that lacks them; an IPv6 address may come without brackets.
 pub(crate) fn complete(address: &str) -> String {
-    let (scheme, rest) = address.split_once("://").unwrap_or(("rdma", address));
-    if scheme != "rdma" {
+    let (scheme, rest) = address.split_once("://").unwrap_or((DEFAULT_SCHEME, address));
+    if !matches!(scheme, "rdma" | "tcp") {
         return address.to_owned();
     }
     if let Ok(ip) = rest.parse::<IpAddr>() {
-        return format!("rdma://{}:{DEFAULT_PORT}", literal(ip));
+        return format!("{scheme}://{}:{DEFAULT_PORT}", literal(ip));
     }
     // What follows the last colon outside of brackets is the port.
     let has_port = rest.rsplit(']').next().is_some_and(|tail| tail.contains(':'));
-    if has_port { format!("rdma://{rest}") } else { format!("rdma://{rest}:{DEFAULT_PORT}") }
+    if has_port { format!("{scheme}://{rest}") } else { format!("{scheme}://{rest}:{DEFAULT_PORT}") }
 }
 
 /// The same host at another port.
@@ -27,21 +31,34 @@ pub(crate) fn with_port(uri: &str, port: u16) -> String {
     format!("{host}:{port}")
 }
 
-/// Any port at `ip`.
-pub(crate) fn any_port(ip: IpAddr) -> String {
-    format!("rdma://{}:0", literal(ip))
+/// Any port at `ip`, over the transport of `uri`.
+pub(crate) fn any_port(uri: &str, ip: IpAddr) -> String {
+    let scheme = uri.split_once("://").map_or(DEFAULT_SCHEME, |(scheme, _)| scheme);
+    format!("{scheme}://{}:0", literal(ip))
 }
 
-/// An address, any port, of this host's RDMA device: `ZCMI_HOST1` if set, else what the devices' GIDs say. Without
-/// one the loopback address, with which zcmi says what is missing.
-pub(crate) fn of_device() -> String {
+/// An address, any port, for two processes of this host: `ZCMI_HOST1` if set, else what the GIDs of an RDMA device say, else the
+/// loopback address over TCP.
+pub(crate) fn of_host() -> String {
     match std::env::var("ZCMI_HOST1") {
         Ok(host) if !host.is_empty() => with_port(&complete(&host), 0),
-        _ => any_port(device_address().unwrap_or_else(|| [127, 0, 0, 1].into())),
+        _ => match device_address() {
+            Some(ip) => any_port("rdma://", ip),
+            None => {
+                super::say(format_args!("there is no RDMA device to use: over TCP on this host"));
+                any_port("tcp://", [127, 0, 0, 1].into())
+            }
+        },
     }
 }
 
+#[cfg(not(feature = "verbs"))]
+fn device_address() -> Option<IpAddr> {
+    None
+}
+
 /// The first address of an active port, IPv4 before IPv6; link-local ones would need their interface's name.
+#[cfg(feature = "verbs")]
 fn device_address() -> Option<IpAddr> {
     let devices = Device::list().ok()?;
     let contexts: Vec<_> = devices.iter().filter_map(|device| device.open().ok()).collect();
@@ -49,6 +66,7 @@ fn device_address() -> Option<IpAddr> {
     addresses.iter().find(|address| address.is_ipv4()).or(addresses.first()).copied()
 }
 
+#[cfg(feature = "verbs")]
 fn addresses_of(context: &Context) -> Vec<IpAddr> {
     let Ok(table) = context.gid_table() else { return Vec::new() };
     let is_active = |port| context.port(port).is_ok_and(|attributes| attributes.state == PortState::Active);

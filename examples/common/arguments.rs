@@ -8,13 +8,14 @@ use clap::{Args, ValueEnum};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Ends")]
 pub(crate) struct Ends {
-    /// Be the server: serve client after client, one at a time, until interrupted. HOST is an address of an
-    /// RDMA device, or 0.0.0.0; default port 7470
-    #[arg(long, value_name = "rdma://HOST:PORT", conflicts_with = "connect")]
+    /// Be the server: serve client after client, one at a time, until interrupted. With rdma://, HOST
+    /// is an address of an RDMA device, or 0.0.0.0; tcp:// needs none. Default port 7470
+    #[arg(long, value_name = "SCHEME://HOST:PORT", conflicts_with = "connect")]
     pub(crate) bind: Option<String>,
 
-    /// Be the client of the server there. Without --bind and --connect both ends run here, as two processes
-    #[arg(long, value_name = "rdma://HOST:PORT")]
+    /// Be the client of the server there. Without --bind and --connect both ends run here, as two processes: over an
+    /// RDMA device if there is one, else over TCP
+    #[arg(long, value_name = "SCHEME://HOST:PORT")]
     pub(crate) connect: Option<String>,
 
     /// With --bind: end after one client

@@ -48,7 +48,7 @@ async fn run_ends<P: Program>(ends: &Ends, measure: impl AsyncFnOnce(Client<'_, 
     if let Some(address) = &ends.connect {
         return measure(Client::connect(ends, &address::complete(address)).await?).await;
     }
-    let mut server = ServerProcess::start(ends, &address::of_device())?;
+    let mut server = ServerProcess::start(ends, &address::of_host())?;
     let measured = async { measure(Client::connect(ends, server.address()).await?).await }.await;
     // What the client met is nearer to the cause than how the server ended.
     measured.and(server.finish())

@@ -1,13 +1,12 @@
 //! The server: client after client, case after case.
 
 use std::io::{Read, stdin};
-use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use zcmi::{Connection, Listener, Worker};
 
 use super::arguments::Waiting;
-use super::{Channel, Ends, Failure, Program, Progress, Result, decode, hear, print_line, say, tell};
+use super::{Channel, Ends, Failure, Program, Progress, Result, address, decode, hear, print_line, say, tell};
 
 /// What a client asks for: a case, to be run over a connection of its own.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,9 +40,9 @@ pub(crate) async fn serve<P: Program>(ends: &Ends, address: &str) -> Result<()> 
     }
     loop {
         let control = listener.accept().await?;
-        let ip = listener.local_address().ip();
+        let any_port = address::any_port(&listener.uri(), listener.local_address().ip());
         let progress = Progress::default();
-        let served = progress.watch(ends.timeout(), serve_client::<P>(ends, &control, ip, &progress)).await;
+        let served = progress.watch(ends.timeout(), serve_client::<P>(ends, &control, &any_port, &progress)).await;
         if ends.once {
             return served;
         }
@@ -53,14 +52,19 @@ pub(crate) async fn serve<P: Program>(ends: &Ends, address: &str) -> Result<()> 
     }
 }
 
-async fn serve_client<P: Program>(ends: &Ends, control: &Connection, ip: IpAddr, progress: &Progress) -> Result<()> {
+async fn serve_client<P: Program>(
+    ends: &Ends,
+    control: &Connection,
+    any_port: &str,
+    progress: &Progress,
+) -> Result<()> {
     loop {
         let request: Request = match hear(control).await {
             Err(failure) if failure.is_peer_closed() => return Ok(()),
             request => request?,
         };
         progress.step();
-        let (case, listener) = match open::<P>(&request, ends, ip).await {
+        let (case, listener) = match open::<P>(&request, ends, any_port).await {
             Ok(opened) => opened,
             Err(failure) => {
                 tell(control, &Answer::Err(failure.to_string())).await?;
@@ -84,7 +88,7 @@ async fn serve_client<P: Program>(ends: &Ends, control: &Connection, ip: IpAddr,
 }
 
 /// Listens for the connection of a case.
-async fn open<P: Program>(request: &Request, ends: &Ends, ip: IpAddr) -> Result<(P::Case, Listener)> {
+async fn open<P: Program>(request: &Request, ends: &Ends, any_port: &str) -> Result<(P::Case, Listener)> {
     if request.program != P::NAME {
         return Err(Failure::Other(format!("this is a server of {}, not of {}", P::NAME, request.program)));
     }
@@ -93,7 +97,7 @@ async fn open<P: Program>(request: &Request, ends: &Ends, ip: IpAddr) -> Result<
     channel.affordable()?;
     let waiting = if P::is_one_sided(&case) { Waiting::Adaptive } else { ends.polling };
     let worker = Worker::new(channel.config(waiting.polling(), ends.timeout()))?;
-    let listener = Listener::bind(&worker, &super::address::any_port(ip)).await?;
+    let listener = Listener::bind(&worker, any_port).await?;
     Ok((case, listener))
 }
 

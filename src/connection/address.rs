@@ -1,4 +1,4 @@
-//! Addresses as URIs: `rdma://host:port`.
+//! Addresses as URIs: `rdma://host:port`, `tcp://host:port`.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Instant;
@@ -21,7 +21,7 @@ pub(super) struct Address<'a> {
 }
 
 impl<'a> Address<'a> {
-    /// Reads `rdma://HOST:PORT`, where HOST is a name or a literal (IPv6 in brackets).
+    /// Reads `rdma://HOST:PORT` or `tcp://HOST:PORT`, where HOST is a name or a literal (IPv6 in brackets).
     ///
     /// # Errors
     /// [`AddressInvalid`](ErrorKind::AddressInvalid) with what is wrong, [`Unsupported`](ErrorKind::Unsupported) for a
@@ -32,20 +32,26 @@ impl<'a> Address<'a> {
         let unsupported =
             |detail: String| Error::new(ErrorKind::Unsupported, operation).with_peer(text).with_detail(detail);
         let Some((scheme, rest)) = text.split_once("://") else { return Err(invalid("no scheme".to_owned())) };
-        match scheme {
+        let transport = match scheme {
             #[cfg(feature = "verbs")]
-            "rdma" if !has_host_and_port(rest) => Err(invalid("no host and port".to_owned())),
-            #[cfg(feature = "verbs")]
-            "rdma" => Ok(Self { operation, text, transport: Kind::Verbs, rest }),
+            "rdma" => Kind::Verbs,
             #[cfg(not(feature = "verbs"))]
-            "rdma" => Err(unsupported("this build is without the feature verbs".to_owned())),
-            #[cfg(all(any(test, feature = "internals"), not(loom)))]
-            "sim" => Ok(Self { operation, text, transport: Kind::Sim, rest }),
-            "auto" | "shm" | "tcp" => {
-                Err(unsupported(format!("the {scheme} transport is not in this version; write rdma://HOST:PORT")))
+            "rdma" => {
+                return Err(unsupported("this build is without the feature verbs; write tcp://HOST:PORT".to_owned()));
             }
-            _ => Err(invalid(format!("unknown scheme {scheme}"))),
+            "tcp" => Kind::Tcp,
+            #[cfg(any(test, feature = "internals"))]
+            "sim" => return Ok(Self { operation, text, transport: Kind::Sim, rest }),
+            "auto" | "shm" => {
+                let detail = format!("the {scheme} transport is not in this version; write rdma:// or tcp://HOST:PORT");
+                return Err(unsupported(detail));
+            }
+            _ => return Err(invalid(format!("unknown scheme {scheme}"))),
+        };
+        if !has_host_and_port(rest) {
+            return Err(invalid("no host and port".to_owned()));
         }
+        Ok(Self { operation, text, transport, rest })
     }
 
     /// The clock that deadlines of its use are on.
@@ -65,6 +71,7 @@ impl<'a> Address<'a> {
                 let _ = deadline;
                 Ok(AnyAddress::Sim(SimAddress(self.rest.to_owned())))
             }
+            Kind::Tcp => self.resolve_host(deadline).await.map(AnyAddress::Tcp),
             #[cfg(feature = "verbs")]
             Kind::Verbs => self.resolve_host(deadline).await.map(AnyAddress::Verbs),
         }
@@ -78,7 +85,6 @@ impl<'a> Address<'a> {
     }
 }
 
-#[cfg(feature = "verbs")]
 fn has_host_and_port(rest: &str) -> bool {
     rest.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
@@ -101,7 +107,7 @@ async fn look_up(operation: &'static str, text: &str, host: String, deadline: In
     }
 }
 
-#[cfg(all(test, feature = "verbs"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;
@@ -114,8 +120,8 @@ mod tests {
 
     #[test]
     fn literals_resolve() {
-        assert_eq!(resolve("connect", "rdma://192.0.2.1:7").expect("a literal"), ([192, 0, 2, 1], 7).into());
-        let v6 = resolve("connect", "rdma://[2001:db8::1]:65535").expect("a literal");
+        assert_eq!(resolve("connect", "tcp://192.0.2.1:7").expect("a literal"), ([192, 0, 2, 1], 7).into());
+        let v6 = resolve("connect", "tcp://[2001:db8::1]:65535").expect("a literal");
         assert_eq!(v6.to_string(), "[2001:db8::1]:65535");
     }
 
@@ -124,10 +130,10 @@ mod tests {
         for (text, kind, word) in [
             ("192.0.2.1:7", ErrorKind::AddressInvalid, "no scheme"),
             ("http://192.0.2.1:7", ErrorKind::AddressInvalid, "unknown scheme http"),
-            ("rdma://192.0.2.1", ErrorKind::AddressInvalid, "no host and port"),
-            ("rdma://:7", ErrorKind::AddressInvalid, "no host and port"),
-            ("rdma://192.0.2.1:70000", ErrorKind::AddressInvalid, "no host and port"),
-            ("rdma://host.invalid:7", ErrorKind::AddressInvalid, "not known"),
+            ("tcp://192.0.2.1", ErrorKind::AddressInvalid, "no host and port"),
+            ("tcp://:7", ErrorKind::AddressInvalid, "no host and port"),
+            ("tcp://192.0.2.1:70000", ErrorKind::AddressInvalid, "no host and port"),
+            ("tcp://host.invalid:7", ErrorKind::AddressInvalid, "not known"),
             ("shm:///tmp/x", ErrorKind::Unsupported, "shm transport"),
         ] {
             let error = resolve("connect", text).expect_err(text);

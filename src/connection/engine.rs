@@ -11,6 +11,7 @@ use tokio::runtime::{Handle, Id};
 use tokio::task::AbortHandle;
 
 use super::core::{Core, LinkKey, ToDeregister};
+use super::idle::Idle;
 use super::link_grants::Phase;
 use super::seats::Seats;
 use crate::config::{Config, Polling};
@@ -46,6 +47,8 @@ pub(super) struct Engine<T: Transport> {
     reactors: Mutex<Reactors>,
     /// `None` where the queue calls instead.
     events: Option<OwnedFd>,
+    /// Where no device serves the peers: has the service thread do it while the application does not poll.
+    pub(super) idle: Idle,
     is_looked_after: AtomicBool,
     /// Whether leases and deadlines are to be looked after by who has the lock.
     is_tending_due: AtomicBool,
@@ -83,7 +86,7 @@ impl<T: Transport> Engine<T> {
         // The most a device gives is used: a queue cannot grow later everywhere.
         let (domain, queue) = T::open(device, 32_767)?;
         let service = T::service(device)?;
-        let events = queue.event_descriptor()?;
+        let (events, idle) = (queue.event_descriptor()?, queue.idle_descriptor()?);
         let engine = Arc::new(Self {
             transport: device.transport,
             device: device.name.clone(),
@@ -95,6 +98,7 @@ impl<T: Transport> Engine<T> {
             seats: seats.clone(),
             epoch: Epoch::current(),
             events,
+            idle: Idle::default(),
             reactors: Mutex::default(),
             is_looked_after: AtomicBool::new(false),
             is_tending_due: AtomicBool::new(false),
@@ -110,6 +114,9 @@ impl<T: Transport> Engine<T> {
                 }
             };
             engine.lock().queue.call_on_event(Box::new(on_event));
+        }
+        if let Some(idle) = idle {
+            engine.watch_while_idle(idle);
         }
         Ok(engine)
     }
@@ -192,8 +199,13 @@ impl<T: Transport> Engine<T> {
             }
         };
         core.uncork();
-        if !core.was_polled {
-            while self.progress(&mut core) {}
+        let was_polled = core.was_polled;
+        if !was_polled || self.idle.is_needed() {
+            let happened = self.progress(&mut core);
+            while happened && self.progress(&mut core) {}
+            if happened || !was_polled {
+                self.serve_while_idle(&mut core);
+            }
         }
         core.was_polled = false;
         core.queue.tend(self.now());
@@ -298,7 +310,7 @@ impl<T: Transport> Engine<T> {
     }
 
     /// Handles completions once; a queue that cannot be polled any more breaks every connection on it.
-    fn progress(&self, core: &mut Core<T::Queue>) -> bool {
+    pub(super) fn progress(&self, core: &mut Core<T::Queue>) -> bool {
         core.progress().unwrap_or_else(|error| {
             let error = error.with_device(&self.device);
             core.fail_all(&error);
@@ -330,12 +342,12 @@ impl<T: Transport> Engine<T> {
         self.settle(core);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Core<T::Queue>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core<T::Queue>> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the lock back, closes what broke and calls the wakers: they are foreign code.
-    fn settle(self: &Arc<Self>, mut core: MutexGuard<'_, Core<T::Queue>>) {
+    pub(super) fn settle(self: &Arc<Self>, mut core: MutexGuard<'_, Core<T::Queue>>) {
         if self.is_tending_due.load(Ordering::Relaxed) {
             self.is_tending_due.store(false, Ordering::Relaxed);
             self.tend(&mut core);
@@ -444,7 +456,6 @@ impl<T: Transport> Engine<T> {
         let mut reactors = self.reactors.lock().unwrap_or_else(PoisonError::into_inner);
         // One whose thread is blocked runs no task.
         let runtime = Handle::try_current().ok();
-        #[cfg(feature = "verbs")]
         let runtime = runtime.filter(|_| !crate::blocking::is_blocking());
         if let Some(runtime) = runtime.filter(|runtime| !reactors.without_io.contains(&runtime.id())) {
             reactors.tasks.retain(|(_, task)| !task.is_finished());
@@ -525,7 +536,7 @@ impl<T: Transport> Drop for Engine<T> {
             return;
         }
         let reactors = self.reactors.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(watch) = reactors.on_service {
+        for watch in reactors.on_service.into_iter().chain(self.idle.watch()) {
             self.service.unwatch(watch);
         }
         for (_, task) in &reactors.tasks {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::core::{Core, EndedGrant, Garbage, LinkKey, ToDeregister};
+use super::core::{Core, EndedGrant, Garbage, LinkKey, ToDeregister, find};
 use super::link::Link;
 use super::link_grants::{Answer, GrantToken, OwnedGrant, Phase};
 use crate::memory::{GrantState, Registration, Revocation};
 use crate::protocol::{GrantId, Scope};
-use crate::transport::{NotBound, Opening, Queue};
+use crate::transport::{ChannelKey, NotBound, Opening, Queue};
 use crate::{Access, Error, ErrorKind, Result, failpoint};
 
 /// A grant that is being made.
@@ -288,14 +288,17 @@ impl<Q: Queue> Core<Q> {
 
     /// Does what is due by `now` for one grant.
     fn advance(&mut self, key: LinkKey, id: GrantId, now: Instant) {
-        let Some(link) = self.link(key).filter(|link| link.ending.get().is_none()) else { return };
+        let Some(link) = find(&mut self.links, key).filter(|link| link.ending.get().is_none()) else { return };
+        let channel = link.channel;
         let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
         match grant.phase {
             Phase::Live if grant.lease.is_some_and(|lease| lease <= now) => {
                 tracing::debug!(slot = id.slot, "the lease of a grant is over");
                 self.begin_revoke(key, id, None);
             }
-            Phase::Asking { until, latest } if until <= now && latest > now && !grant.patience.is_zero() => {
+            Phase::Asking { until, latest }
+                if until <= now && latest > now && !grant.patience.is_zero() && !has_come(&self.queue, channel) =>
+            {
                 // The question is still on its way.
                 let until = (now + AGAIN).min(latest);
                 grant.phase = Phase::Asking { until, latest };
@@ -392,3 +395,8 @@ const AGREED_PATIENCE: Duration = Duration::from_secs(30);
 const DELIVERY: Duration = Duration::from_secs(3);
 /// How soon an undelivered question is looked after again.
 const AGAIN: Duration = Duration::from_millis(25);
+
+/// Where a process answers for its device: whether what was sent is at its host all the same.
+fn has_come<Q: Queue>(queue: &Q, channel: Option<ChannelKey>) -> bool {
+    channel.and_then(|channel| queue.host_answers(channel)).unwrap_or(false)
+}

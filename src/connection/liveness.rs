@@ -164,6 +164,12 @@ impl<Q: Queue> Core<Q> {
                 }
                 Due::Verdict(kind) => {
                     if let Some(key) = self.key_at(index) {
+                        let channel = find(&mut self.links, key).and_then(|link| link.channel);
+                        let kind = match channel.and_then(|channel| self.queue.host_answers(channel)) {
+                            // No device has answered for the process.
+                            Some(true) => ErrorKind::Unresponsive,
+                            _ => kind,
+                        };
                         let detail = format!("nothing was heard from it for {:.1} s", silence.as_secs_f64());
                         self.fail(key, Error::new(kind, "connection").with_detail(detail));
                     }

@@ -18,6 +18,7 @@ mod fuzzed;
 mod grant;
 mod grants;
 mod halves;
+mod idle;
 mod link;
 mod link_grants;
 mod listener;

@@ -61,6 +61,7 @@ pub(crate) enum RegionAccess {
 
 impl RegionAccess {
     /// Whether pages come when the device touches them.
+    #[cfg(any(test, feature = "internals", feature = "verbs"))]
     pub(crate) fn is_on_demand(self) -> bool {
         matches!(self, Self::LocalOnDemand | Self::Remote { on_demand: true, .. })
     }

@@ -57,7 +57,7 @@ pub(crate) enum Held {
     Shared(SharedMemory, #[expect(dead_code, reason = "it keeps the registration")] Lease),
 }
 
-#[cfg(all(any(test, feature = "internals"), not(loom)))]
+#[cfg(not(loom))]
 impl Held {
     /// Whether a device may write it.
     pub(crate) fn is_writable(&self) -> bool {

@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code, reason = "the mapping code of DESIGN.md; each block carries its proof")]
 
+#[cfg(not(loom))]
+use std::io::IoSlice;
 use std::ops::Range;
 
 use super::payload::segment;
@@ -89,33 +91,90 @@ impl Transfer {
 }
 
 /// What a device does with the memory, for transports that have none.
-#[cfg(all(any(test, feature = "internals"), not(loom)))]
+#[cfg(not(loom))]
 impl Transfer {
     /// Appends its bytes, in the order of its pieces.
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn copy_to(&self, bytes: &mut Vec<u8>) {
-        for piece in self.segments().filter(|piece| piece.length > 0) {
-            let first = std::ptr::with_exposed_provenance::<u8>(piece.address as usize);
-            // SAFETY: the piece lies in the memory that is held, which stays mapped; whoever shares it only reads it.
-            bytes.extend_from_slice(unsafe { std::slice::from_raw_parts(first, piece.length as usize) });
+        for piece in self.segments() {
+            bytes.extend_from_slice(self.bytes_of(piece));
         }
     }
 
-    /// Puts `bytes` into its pieces, from the first on; answers whether it has room for them and may be written.
-    pub(crate) fn fill(&mut self, mut bytes: &[u8]) -> bool {
-        if !self.held.is_writable() || bytes.len() > self.length() {
-            return false;
-        }
+    /// Puts the slices of its bytes behind `skip` into `slices`, as far as there is room; answers how many they are.
+    pub(crate) fn gather<'a>(&'a self, skip: usize, slices: &mut [IoSlice<'a>]) -> usize {
+        let (mut skip, mut count) = (skip, 0);
         for piece in self.segments() {
-            let (now, later) = bytes.split_at(bytes.len().min(piece.length as usize));
-            let first = std::ptr::with_exposed_provenance_mut::<u8>(piece.address as usize);
-            if !now.is_empty() {
-                // SAFETY: the piece lies in the memory that is held, which stays mapped and, as was looked at, belongs to nobody else;
-                // `bytes` is somebody's who can be read meanwhile, so it is not the same memory.
-                unsafe { std::ptr::copy_nonoverlapping(now.as_ptr(), first, now.len()) };
+            let bytes = self.bytes_of(piece);
+            let left = &bytes[skip.min(bytes.len())..];
+            skip -= bytes.len() - left.len();
+            if !left.is_empty() && count < slices.len() {
+                slices[count] = IoSlice::new(left);
+                count += 1;
             }
+        }
+        count
+    }
+
+    /// Fills `bytes` with its own behind `skip`; answers whether there are so many.
+    pub(crate) fn copy_from(&self, skip: usize, bytes: &mut [u8]) -> bool {
+        let (mut skip, mut done) = (skip, 0);
+        for piece in self.segments() {
+            let all = self.bytes_of(piece);
+            let left = &all[skip.min(all.len())..];
+            skip -= all.len() - left.len();
+            let now = left.len().min(bytes.len() - done);
+            bytes[done..done + now].copy_from_slice(&left[..now]);
+            done += now;
+        }
+        done == bytes.len()
+    }
+
+    fn bytes_of(&self, piece: Segment) -> &[u8] {
+        if piece.length == 0 {
+            return &[];
+        }
+        let first = std::ptr::with_exposed_provenance::<u8>(piece.address as usize);
+        // SAFETY: the piece lies in the memory that is held, which stays mapped; whoever shares it only reads it.
+        unsafe { std::slice::from_raw_parts(first, piece.length as usize) }
+    }
+
+    /// The rest of the piece that has the byte at `skip`, to be written; `None` if there is none, or it may not be.
+    pub(crate) fn piece_from(&mut self, skip: usize) -> Option<&mut [u8]> {
+        if !self.held.is_writable() {
+            return None;
+        }
+        let mut skip = skip;
+        for piece in self.segments() {
+            let length = piece.length as usize;
+            if skip < length {
+                let first = std::ptr::with_exposed_provenance_mut::<u8>(piece.address as usize + skip);
+                // SAFETY: it lies in the memory that is held, which stays mapped and, as was looked at, belongs to nobody else; it is
+                // borrowed as this is.
+                return Some(unsafe { std::slice::from_raw_parts_mut(first, length - skip) });
+            }
+            skip -= length;
+        }
+        None
+    }
+
+    /// Puts `bytes` into its pieces, from the one that has the byte at `skip` on; answers whether it has room for them and may be
+    /// written.
+    pub(crate) fn fill_from(&mut self, skip: usize, mut bytes: &[u8]) -> bool {
+        let mut at = skip;
+        while !bytes.is_empty() {
+            let Some(piece) = self.piece_from(at) else { return false };
+            let (now, later) = bytes.split_at(bytes.len().min(piece.len()));
+            piece[..now.len()].copy_from_slice(now);
+            at += now.len();
             bytes = later;
         }
         true
+    }
+
+    /// Puts `bytes` into its pieces, from the first on; answers whether it has room for them and may be written.
+    pub(crate) fn fill(&mut self, bytes: &[u8]) -> bool {
+        self.held.is_writable() && bytes.len() <= self.length() && self.fill_from(0, bytes)
     }
 }
 
@@ -158,6 +217,32 @@ mod tests {
         assert_eq!(bytes, [7, 1, 2, 3, 4, 5, 0, 0]);
         let values = Vec::<Registered<Vec<u8>>>::release(memory.into_held()).expect("the same again");
         assert_eq!((&*values[0], &*values[2]), (&[1, 2, 3][..], &[4, 5, 0, 0][..]));
+    }
+
+    #[test]
+    fn parts_are_found_wherever_they_begin() {
+        let mut memory = transfer(vec![
+            Registered::new(vec![1u8, 2, 3]),
+            Registered::new(vec![0; 0]),
+            Registered::new(vec![4, 5, 6, 7]),
+        ]);
+        let all = [1, 2, 3, 4, 5, 6, 7];
+        for skip in 0..=7 {
+            let mut slices = [IoSlice::new(&[]); 3];
+            let count = memory.gather(skip, &mut slices);
+            assert_eq!(slices[..count].iter().flat_map(|slice| slice.to_vec()).collect::<Vec<_>>(), all[skip..]);
+            let mut rest = vec![0; 7 - skip];
+            assert!(memory.copy_from(skip, &mut rest) && rest == all[skip..]);
+            assert!(!memory.copy_from(skip, &mut [0; 8][..8 - skip]));
+        }
+        assert_eq!(memory.gather(0, &mut [IoSlice::new(&[])]), 1, "there is room for one");
+        assert_eq!(memory.piece_from(1).map(|piece| piece.to_vec()), Some(vec![2, 3]));
+        assert_eq!(memory.piece_from(3).map(|piece| piece.to_vec()), Some(vec![4, 5, 6, 7]));
+        assert!(memory.piece_from(7).is_none());
+        assert!(memory.fill_from(2, &[9, 8, 7]) && !memory.fill_from(5, &[1, 1, 1]));
+        let mut bytes = Vec::new();
+        memory.copy_to(&mut bytes);
+        assert_eq!(bytes, [1, 2, 9, 8, 7, 1, 1]);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code, reason = "the mapping code of DESIGN.md; each block carries its proof")]
 
+#[cfg(not(loom))]
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::Registrable;
@@ -61,6 +63,80 @@ pub(crate) fn store(memory: &dyn Registrable, offset: usize, source: &[u8]) {
             done += 1;
         }
     }
+}
+
+/// Adds to the aligned word at `offset` of `memory`; answers what it was.
+///
+/// # Panics
+/// If it leaves the memory, or the memory may only be read.
+#[cfg(not(loom))]
+pub(crate) fn fetch_add(memory: &dyn Registrable, offset: usize, add: u64) -> u64 {
+    aligned(memory, offset).fetch_add(add, Ordering::AcqRel)
+}
+
+/// Puts `swap` into the aligned word at `offset` of `memory` if it is `compare`; answers what it was.
+///
+/// # Panics
+/// If it leaves the memory, or the memory may only be read.
+#[cfg(not(loom))]
+pub(crate) fn compare_swap(memory: &dyn Registrable, offset: usize, compare: u64, swap: u64) -> u64 {
+    let swapped = aligned(memory, offset).compare_exchange(compare, swap, Ordering::AcqRel, Ordering::Acquire);
+    swapped.unwrap_or_else(|other| other)
+}
+
+#[cfg(not(loom))]
+fn aligned(memory: &dyn Registrable, offset: usize) -> &AtomicU64 {
+    check(memory, offset, 8);
+    assert!(memory.is_writable(), "the memory may only be read");
+    let at = memory.address().wrapping_add(offset);
+    assert!(at.addr().is_multiple_of(8), "the word is not aligned");
+    // SAFETY: aligned, and `check` has found it within the range, which is mapped for as long as the memory is borrowed.
+    unsafe { word(at) }
+}
+
+/// Has the kernel put what it has of a stream, `length` bytes at most, to `offset` of `memory`, without a copy in between.
+///
+/// # Panics
+/// If the range leaves the memory, or the memory may only be read.
+#[cfg(not(loom))]
+pub(crate) fn receive(
+    memory: &dyn Registrable,
+    offset: usize,
+    length: usize,
+    socket: impl AsFd,
+) -> rustix::io::Result<usize> {
+    check(memory, offset, length);
+    assert!(memory.is_writable(), "the memory may only be read");
+    let at = memory.address().wrapping_add(offset);
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: the range is mapped for as long as the memory is borrowed; the kernel writes it as a device would, and nobody has a
+    // reference into it.
+    let received = unsafe { libc::recv(socket, at.cast(), length, libc::MSG_DONTWAIT) };
+    usize::try_from(received).map_err(|_| last_error())
+}
+
+/// Has the kernel take `length` bytes at `offset` of `memory` for a stream, or as many as it has room for.
+///
+/// # Panics
+/// If the range leaves the memory.
+#[cfg(not(loom))]
+pub(crate) fn send(
+    memory: &dyn Registrable,
+    offset: usize,
+    length: usize,
+    socket: impl AsFd,
+) -> rustix::io::Result<usize> {
+    check(memory, offset, length);
+    let at = memory.address().wrapping_add(offset);
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: the range is mapped for as long as the memory is borrowed; the kernel copies it, whoever writes there meanwhile.
+    let sent = unsafe { libc::send(socket, at.cast(), length, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    usize::try_from(sent).map_err(|_| last_error())
+}
+
+#[cfg(not(loom))]
+fn last_error() -> rustix::io::Errno {
+    rustix::io::Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO)
 }
 
 fn check(memory: &dyn Registrable, offset: usize, length: usize) {

@@ -1,46 +1,46 @@
 //! Values in messages, and calls: what is built on channels.
 
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 mod alarm;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 mod application_error;
 #[cfg(feature = "bincode")]
 mod bincode;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 mod call;
 mod call_frame;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 mod calls;
 mod codec;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 mod growing;
 #[cfg(feature = "bincode")]
 mod guarded;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 mod handling;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 mod pump;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 mod serve;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 mod taken;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 mod typed;
 
 #[cfg(feature = "bincode")]
 pub use self::bincode::Bincode;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 pub use application_error::ApplicationError;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 pub use call::{CallOptions, Client};
 #[cfg(all(any(test, feature = "internals"), feature = "bincode", not(loom)))]
 pub(crate) use codec::decode;
 pub use codec::{Codec, CodecError};
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 pub(crate) use growing::Growing;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 pub(crate) use pump::Pump;
-#[cfg(all(feature = "bincode", feature = "verbs"))]
+#[cfg(all(feature = "bincode", not(loom)))]
 pub use serve::serve;
-#[cfg(feature = "verbs")]
+#[cfg(not(loom))]
 pub use serve::serve_with;

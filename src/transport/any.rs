@@ -8,6 +8,7 @@ use std::time::Instant;
 
 #[cfg(all(any(test, feature = "internals"), not(loom)))]
 use super::sim::{Sim, SimAddress};
+use super::tcp::Tcp;
 #[cfg(feature = "verbs")]
 use super::verbs::Verbs;
 use super::{
@@ -27,6 +28,7 @@ pub(crate) struct Any;
 pub(crate) enum AnyAddress {
     #[cfg(all(any(test, feature = "internals"), not(loom)))]
     Sim(SimAddress),
+    Tcp(SocketAddr),
     #[cfg(feature = "verbs")]
     Verbs(SocketAddr),
 }
@@ -39,6 +41,7 @@ macro_rules! each {
         pub(crate) enum $name {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             Sim(<Sim as Transport>::$associated),
+            Tcp(<Tcp as Transport>::$associated),
             #[cfg(feature = "verbs")]
             Verbs(<Verbs as Transport>::$associated),
         }
@@ -72,6 +75,7 @@ macro_rules! with {
         match $value {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             $type::Sim($inner) => $act,
+            $type::Tcp($inner) => $act,
             #[cfg(feature = "verbs")]
             $type::Verbs($inner) => $act,
         }
@@ -84,6 +88,7 @@ impl AnyAddress {
         match self {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             Self::Sim(address) => format!("sim://{address}"),
+            Self::Tcp(address) => format!("tcp://{address}"),
             #[cfg(feature = "verbs")]
             Self::Verbs(address) => format!("rdma://{address}"),
         }
@@ -94,6 +99,7 @@ impl AnyAddress {
         match self {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             Self::Sim(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
+            Self::Tcp(address) => *address,
             #[cfg(feature = "verbs")]
             Self::Verbs(address) => *address,
         }
@@ -118,6 +124,7 @@ impl Transport for Any {
         match device.transport {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             Kind::Sim => Sim::open(device, completions).map(|(domain, queue)| (domain, AnyQueue::Sim(queue))),
+            Kind::Tcp => Tcp::open(device, completions).map(|(domain, queue)| (domain, AnyQueue::Tcp(queue))),
             #[cfg(feature = "verbs")]
             Kind::Verbs => Verbs::open(device, completions).map(|(domain, queue)| (domain, AnyQueue::Verbs(queue))),
         }
@@ -127,6 +134,7 @@ impl Transport for Any {
         match device.transport {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             Kind::Sim => Sim::service(device),
+            Kind::Tcp => Tcp::service(device),
             #[cfg(feature = "verbs")]
             Kind::Verbs => Verbs::service(device),
         }
@@ -136,6 +144,7 @@ impl Transport for Any {
         match peer {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             AnyAddress::Sim(peer) => Sim::resolve(peer, deadline).await.map(AnyOutgoing::Sim),
+            AnyAddress::Tcp(peer) => Tcp::resolve(peer, deadline).await.map(AnyOutgoing::Tcp),
             #[cfg(feature = "verbs")]
             AnyAddress::Verbs(peer) => Verbs::resolve(peer, deadline).await.map(AnyOutgoing::Verbs),
         }
@@ -145,6 +154,7 @@ impl Transport for Any {
         match address {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             AnyAddress::Sim(address) => Sim::listen(address, backlog).map(AnyListener::Sim),
+            AnyAddress::Tcp(address) => Tcp::listen(address, backlog).map(AnyListener::Tcp),
             #[cfg(feature = "verbs")]
             AnyAddress::Verbs(address) => Verbs::listen(address, backlog).map(AnyListener::Verbs),
         }
@@ -201,6 +211,22 @@ impl Queue for AnyQueue {
         with!(AnyQueue, self, queue => queue.call_on_event(on_event));
     }
 
+    fn idle_descriptor(&self) -> Result<Option<OwnedFd>> {
+        with!(AnyQueue, self, queue => queue.idle_descriptor())
+    }
+
+    fn watch_idle(&mut self) -> Result<()> {
+        with!(AnyQueue, self, queue => queue.watch_idle())
+    }
+
+    fn drain_idle(&mut self) -> Result<()> {
+        with!(AnyQueue, self, queue => queue.drain_idle())
+    }
+
+    fn host_answers(&self, channel: ChannelKey) -> Option<bool> {
+        with!(AnyQueue, self, queue => queue.host_answers(channel))
+    }
+
     fn capabilities(&self, channel: ChannelKey) -> Capabilities {
         with!(AnyQueue, self, queue => queue.capabilities(channel))
     }
@@ -247,6 +273,7 @@ macro_rules! set_up {
             fn open_channel(&mut self, queue: &mut AnyQueue, sizes: ChannelSizes) -> Result<ChannelKey> {
                 #[allow(unreachable_patterns, reason = "there may be one transport only")]
                 match (self, queue) {
+                    (Self::Tcp(end), AnyQueue::Tcp(queue)) => end.open_channel(queue, sizes),
                     #[cfg(feature = "verbs")]
                     (Self::Verbs(end), AnyQueue::Verbs(queue)) => end.open_channel(queue, sizes),
                     #[cfg(all(any(test, feature = "internals"), not(loom)))]
@@ -262,6 +289,7 @@ macro_rules! set_up {
             fn activate(&mut self, queue: &mut AnyQueue, channel: ChannelKey) -> Result<()> {
                 #[allow(unreachable_patterns, reason = "there may be one transport only")]
                 match (self, queue) {
+                    (Self::Tcp(end), AnyQueue::Tcp(queue)) => end.activate(queue, channel),
                     #[cfg(feature = "verbs")]
                     (Self::Verbs(end), AnyQueue::Verbs(queue)) => end.activate(queue, channel),
                     #[cfg(all(any(test, feature = "internals"), not(loom)))]
@@ -274,6 +302,7 @@ macro_rules! set_up {
                 match self {
                     #[cfg(all(any(test, feature = "internals"), not(loom)))]
                     Self::Sim(end) => end.finish(ours, deadline).await.map(AnyLink::Sim),
+                    Self::Tcp(end) => end.finish(ours, deadline).await.map(AnyLink::Tcp),
                     #[cfg(feature = "verbs")]
                     Self::Verbs(end) => end.finish(ours, deadline).await.map(AnyLink::Verbs),
                 }
@@ -299,6 +328,7 @@ impl Listen<Any> for AnyListener {
         match self {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             Self::Sim(listener) => AnyAddress::Sim(listener.local_address()),
+            Self::Tcp(listener) => AnyAddress::Tcp(listener.local_address()),
             #[cfg(feature = "verbs")]
             Self::Verbs(listener) => AnyAddress::Verbs(listener.local_address()),
         }
@@ -308,6 +338,7 @@ impl Listen<Any> for AnyListener {
         match self {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             Self::Sim(listener) => listener.next().await.map(AnyIncoming::Sim),
+            Self::Tcp(listener) => listener.next().await.map(AnyIncoming::Tcp),
             #[cfg(feature = "verbs")]
             Self::Verbs(listener) => listener.next().await.map(AnyIncoming::Verbs),
         }

@@ -5,12 +5,14 @@
 //! connections up. The data path is statically dispatched. Everything here is safe: an operation's memory is
 //! owned by the queue from post to completion, so no implementation leaks a lifetime into the layers above.
 
-#[cfg(any(feature = "verbs", all(any(test, feature = "internals"), not(loom))))]
+#[cfg(not(loom))]
 pub(crate) mod any;
 #[cfg(all(any(test, feature = "internals"), not(loom)))]
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub, unused_imports))]
 #[allow(missing_docs, reason = "what is public is so for our own tests")]
 pub(crate) mod sim;
+#[cfg(not(loom))]
+pub(crate) mod tcp;
 #[cfg(feature = "verbs")]
 pub(crate) mod verbs;
 
@@ -29,6 +31,7 @@ use crate::{Access, Error, Result};
 pub(crate) enum Kind {
     #[cfg(all(any(test, feature = "internals"), not(loom)))]
     Sim,
+    Tcp,
     #[cfg(feature = "verbs")]
     Verbs,
 }
@@ -36,6 +39,7 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Tcp => "tcp",
             #[cfg(feature = "verbs")]
             Self::Verbs => "verbs",
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
@@ -46,6 +50,7 @@ impl Kind {
     /// The clock that connections of the transport go by.
     pub(crate) fn clock(self) -> Clock {
         match self {
+            Self::Tcp => Clock::real(),
             #[cfg(feature = "verbs")]
             Self::Verbs => Clock::real(),
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
@@ -144,6 +149,7 @@ pub(crate) struct Request<'a> {
     pub(crate) operation: Operation,
     pub(crate) source: Source<'a>,
     /// Whether success is reported at once, or with the next request that asks for it.
+    #[cfg_attr(not(feature = "verbs"), allow(dead_code, reason = "tcp tells of each"))]
     pub(crate) signaled: bool,
     /// Whether it is begun only when the earlier reads and atomics of its channel have ended.
     pub(crate) fence: bool,
@@ -185,6 +191,7 @@ pub(crate) enum Failure {
 pub(crate) struct ChannelSizes {
     pub(crate) segments: u32,
     pub(crate) sends: u32,
+    #[cfg_attr(not(feature = "verbs"), allow(dead_code, reason = "tcp carries nothing inline"))]
     pub(crate) inline: u32,
 }
 
@@ -230,6 +237,24 @@ pub(crate) trait Queue: Send + 'static {
     /// Has the service of the queue call `on_event` where the event descriptor would become readable.
     fn call_on_event(&mut self, on_event: Box<dyn FnMut() + Send>) {
         drop(on_event);
+    }
+    /// Where no device serves the peers: a descriptor for who polls while the application does not. What peers ask for is done
+    /// only by a poll there, and so are probes answered.
+    fn idle_descriptor(&self) -> Result<Option<OwnedFd>> {
+        Ok(None)
+    }
+    /// Makes that descriptor readable, once, as soon as there is something to poll for.
+    fn watch_idle(&mut self) -> Result<()> {
+        Ok(())
+    }
+    /// Takes the event off that descriptor.
+    fn drain_idle(&mut self) -> Result<()> {
+        Ok(())
+    }
+    /// Where a probe does not tell: whether the peer's host answers, though its process may not.
+    fn host_answers(&self, channel: ChannelKey) -> Option<bool> {
+        let _ = channel;
+        None
     }
     fn capabilities(&self, channel: ChannelKey) -> Capabilities;
     /// Opens memory to the peer, after what was posted before; answers the window and its key. It is there with the

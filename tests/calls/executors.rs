@@ -34,7 +34,8 @@ fn calls_need_no_runtime() {
     let Some(address) = crate::common::device_address() else { return };
     for polling in [Polling::Event, Polling::Busy, Config::default().polling] {
         let worker = Worker::new(Config { polling, ..Config::default() }).expect("valid");
-        let listener = block_on(Listener::bind(&worker, &format!("rdma://{address}:0"))).expect("listens");
+        let listener =
+            block_on(Listener::bind(&worker, &crate::common::uri(format_args!("{address}:0")))).expect("listens");
         let uri = listener.uri();
         let serving = std::thread::spawn(move || {
             block_on(async {

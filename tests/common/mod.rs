@@ -18,19 +18,55 @@ const ROLE: &str = "ZCMI_TEST_PEER";
 /// Bound of everything that a peer is asked for.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// The RDMA device's IP address. `None`, said aloud, where there is no device; a panic where one is required.
+/// Over which transport the tests run: `ZCMI_TEST_TRANSPORT`, else over an RDMA device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Verbs,
+}
+
+impl Transport {
+    pub fn of_test() -> Self {
+        match std::env::var("ZCMI_TEST_TRANSPORT").as_deref() {
+            Ok("tcp") => Self::Tcp,
+            Ok("verbs" | "") | Err(_) => Self::Verbs,
+            Ok(other) => panic!("ZCMI_TEST_TRANSPORT={other}: tcp or verbs"),
+        }
+    }
+
+    /// What errors call the device.
+    pub fn device(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Verbs => "rxe0",
+        }
+    }
+
+    /// Whether the peer's device carries out what is asked of it, whatever its process does.
+    pub fn has_device(self) -> bool {
+        self == Self::Verbs
+    }
+}
+
+/// Where `address`, with its port, is for the transport of the tests.
+pub fn uri(address: impl std::fmt::Display) -> String {
+    match Transport::of_test() {
+        Transport::Tcp => format!("tcp://{address}"),
+        Transport::Verbs => format!("rdma://{address}"),
+    }
+}
+
+/// The IP address that tests listen at: the RDMA device's, or any of this host's. `None`, said aloud, where there is no device; a
+/// panic where one is required.
 pub fn device_address() -> Option<String> {
+    if Transport::of_test() == Transport::Tcp {
+        return Some("127.0.0.1".to_owned());
+    }
     if let Ok(address) = std::env::var("ZCMI_HOST1") {
         return Some(address);
     }
     let required = std::env::var("ZCMI_REQUIRE_RDMA").is_ok_and(|value| value == "1");
-    let found = zcmi::verbs::Device::list().ok().into_iter().flatten().find_map(|device| {
-        let context = device.open().ok()?;
-        context.gid_table().ok()?.entries().iter().find_map(|entry| match entry.gid.ip()? {
-            std::net::IpAddr::V4(ip) => Some(ip.to_string()),
-            std::net::IpAddr::V6(_) => None,
-        })
-    });
+    let found = address_of_device();
     assert!(found.is_some() || !required, "ZCMI_REQUIRE_RDMA=1 and there is no RDMA device");
     if found.is_none() {
         eprintln!("SKIPPED: there is no RDMA device; run it under soft-roce-setup/run");
@@ -38,9 +74,32 @@ pub fn device_address() -> Option<String> {
     found
 }
 
+#[cfg(not(feature = "verbs"))]
+fn address_of_device() -> Option<String> {
+    None
+}
+
+#[cfg(feature = "verbs")]
+fn address_of_device() -> Option<String> {
+    zcmi::verbs::Device::list().ok().into_iter().flatten().find_map(|device| {
+        let context = device.open().ok()?;
+        context.gid_table().ok()?.entries().iter().find_map(|entry| match entry.gid.ip()? {
+            std::net::IpAddr::V4(ip) => Some(ip.to_string()),
+            std::net::IpAddr::V6(_) => None,
+        })
+    })
+}
+
 /// Runs an asynchronous test on the device, with its address, within two minutes.
 pub fn on_device<F: Future<Output = ()>>(test: impl FnOnce(String) -> F) {
     on_device_within(Duration::from_secs(120), test);
+}
+
+/// The same for what is about RDMA itself, where the tests run over that.
+pub fn on_rdma<F: Future<Output = ()>>(test: impl FnOnce(String) -> F) {
+    if Transport::of_test() == Transport::Verbs {
+        on_device(test);
+    }
 }
 
 /// The same, within `bound`.
@@ -54,7 +113,7 @@ pub fn on_device_within<F: Future<Output = ()>>(bound: Duration, test: impl FnOn
 
 /// A listener on a port of its own.
 pub async fn listen(worker: &Worker, address: &str) -> Listener {
-    Listener::bind(worker, &format!("rdma://{address}:0")).await.expect("listens")
+    Listener::bind(worker, &uri(format_args!("{address}:0"))).await.expect("listens")
 }
 
 /// Two connected ends in this process.
@@ -245,6 +304,23 @@ impl Peer {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// Stops `peer` and does what its device carries out meanwhile. Where there is none, that waits for its process, which goes on after
+/// a while: a capability that is declared, and shown here. Afterwards the peer goes on.
+pub async fn while_stopped<T>(peer: &Peer, operations: impl Future<Output = T>) -> T {
+    peer.signal(rustix::process::Signal::STOP);
+    let mut operations = std::pin::pin!(operations);
+    if Transport::of_test().has_device() {
+        let done = operations.await;
+        assert!(peer.is_stopped(), "it was stopped all the time");
+        peer.signal(rustix::process::Signal::CONT);
+        return done;
+    }
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut operations).await;
+    assert!(early.is_err(), "there was nobody to carry it out");
+    peer.signal(rustix::process::Signal::CONT);
+    operations.await
 }
 
 /// The role of this process, if it is a peer.

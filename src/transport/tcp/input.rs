@@ -1,0 +1,383 @@
+//! Reading: frames are taken as they come, and their bytes are put where they belong.
+
+use std::time::Instant;
+
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+
+use super::access::Target;
+use super::channel::{Channel, Outcome, Trouble};
+use super::frame::{Frame, HEADER, Header, Reason};
+use super::queue::Shared;
+use super::socket::{broken, ended};
+use crate::Access;
+use crate::memory::{Transfer, volatile};
+use crate::transport::{Completion, Operation};
+
+/// Bytes that are read before it is known what they are.
+pub(super) const SCRATCH: usize = 16 << 10;
+/// Bytes that one poll reads of one channel, at least, so that others get their turn.
+const TURN: usize = 1 << 20;
+/// Answers that a peer may wait for. Who asks for more has not kept to what was negotiated.
+const MOST_ANSWERS: usize = 64;
+
+/// What is coming in.
+pub(super) struct Intake {
+    /// The header, as far as it is here.
+    header: [u8; HEADER],
+    have: usize,
+    body: Option<Incoming>,
+    /// What was read behind a message that waits for a receive.
+    kept: Vec<u8>,
+}
+
+/// A frame whose bytes are coming in.
+struct Incoming {
+    to: Place,
+    done: usize,
+    length: usize,
+}
+
+enum Place {
+    /// The oldest read that is not answered.
+    Answer,
+    /// A receive.
+    Receive(u64, Transfer),
+    /// Memory that the peer may write, and who is notified then.
+    Target(Target, Option<(u32, u64, Transfer)>),
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self { header: [0; HEADER], have: 0, body: None, kept: Vec::new() }
+    }
+}
+
+impl Intake {
+    /// Gives back a receive that is not complete.
+    pub(super) fn take_receive(&mut self) -> Option<(u64, Transfer)> {
+        match self.body.take()?.to {
+            Place::Receive(token, memory) => Some((token, memory)),
+            Place::Target(_, notified) => notified.map(|(_, token, memory)| (token, memory)),
+            Place::Answer => None,
+        }
+    }
+}
+
+impl Channel {
+    /// Reads what has come, and does what it asks for; answers whether something has come.
+    pub(super) fn read(&mut self, shared: &mut Shared) -> Outcome<bool> {
+        let mut total = 0;
+        if self.stalled.is_some() && !self.resume(shared)? {
+            return Ok(false);
+        }
+        while total < TURN && self.stalled.is_none() && self.is_readable {
+            let (read, wanted) = match self.read_directly(shared)? {
+                Some(read) => read,
+                None => {
+                    let mut scratch = std::mem::take(&mut shared.scratch);
+                    let read = rustix::net::recv(&self.socket, &mut scratch[..], RecvFlags::empty());
+                    let taken = match read {
+                        Ok((_, read)) => self.take(&scratch[..read], shared),
+                        Err(_) => Ok(()),
+                    };
+                    shared.scratch = scratch;
+                    taken?;
+                    (read.map(|(_, read)| read), SCRATCH)
+                }
+            };
+            match read {
+                Ok(0) => {
+                    self.is_readable = false;
+                    return Err(Trouble::Lost(self.why_lost.take().unwrap_or_else(ended)));
+                }
+                Ok(read) => {
+                    total += read;
+                    if read < wanted {
+                        break;
+                    }
+                }
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => {
+                    self.is_readable = false;
+                    return Err(Trouble::Lost(self.why_lost.take().unwrap_or_else(|| broken(errno))));
+                }
+            }
+        }
+        Ok(total > 0)
+    }
+
+    /// Reads the bytes of a long frame to where they belong; answers what came of it, and how much was wanted. `None` if there are
+    /// none, or few.
+    fn read_directly(&mut self, shared: &mut Shared) -> Outcome<Option<(rustix::io::Result<usize>, usize)>> {
+        let Some(Incoming { to, done, length }) = &mut self.intake.body else { return Ok(None) };
+        let (left, at) = (*length - *done, *done);
+        if left < SCRATCH {
+            return Ok(None);
+        }
+        let socket = &self.socket;
+        let fill = |memory: &mut Transfer, at: usize| {
+            let piece = memory.piece_from(at)?;
+            let wanted = piece.len().min(left);
+            let read = rustix::net::recv(socket, &mut piece[..wanted], RecvFlags::empty());
+            Some((read.map(|(_, read)| read), wanted))
+        };
+        let read = match to {
+            Place::Receive(_, memory) => fill(memory, at),
+            Place::Target(target, _) => {
+                let receive = |memory: &dyn crate::Registrable, offset| volatile::receive(memory, offset, left, socket);
+                let read = shared.accesses.with(self.key, target.behind(at), left, receive);
+                Some((read.ok_or(Trouble::Refused(Reason::Access))?, left))
+            }
+            Place::Answer => {
+                let Some(request) = self.unanswered() else { return Err(nothing_asked()) };
+                let at = request.answered as usize;
+                let mut memory = request.memory.take();
+                let read = memory.as_mut().and_then(|memory| {
+                    let piece = memory.piece_from(at)?;
+                    let wanted = piece.len().min(left);
+                    let socket = &self.socket;
+                    let read = rustix::net::recv(socket, &mut piece[..wanted], RecvFlags::empty());
+                    Some((read.map(|(_, read)| read), wanted))
+                });
+                if let Some(request) = self.unanswered() {
+                    request.memory = memory;
+                    if let Some((Ok(read), _)) = &read {
+                        request.answered += *read as u32;
+                    }
+                }
+                read
+            }
+        };
+        let Some((read, wanted)) = read else {
+            return Err(Trouble::Protocol("bytes for memory that may not be written".to_owned()));
+        };
+        if let Ok(read) = read
+            && let Some(body) = &mut self.intake.body
+        {
+            body.done += read;
+            if body.done == body.length {
+                self.frame_is_whole(shared)?;
+            }
+        }
+        Ok(Some((read, wanted)))
+    }
+
+    /// Takes bytes as they have come.
+    fn take(&mut self, mut bytes: &[u8], shared: &mut Shared) -> Outcome {
+        while !bytes.is_empty() {
+            if self.intake.body.is_some() {
+                let taken = self.take_body(bytes, shared)?;
+                bytes = &bytes[taken..];
+                continue;
+            }
+            let have = self.intake.have;
+            let taken = bytes.len().min(HEADER - have);
+            self.intake.header[have..have + taken].copy_from_slice(&bytes[..taken]);
+            self.intake.have += taken;
+            bytes = &bytes[taken..];
+            if self.intake.have == HEADER && !self.begin(shared)? {
+                // Bounded by what is read at once, since nothing more is read meanwhile.
+                self.intake.kept.extend_from_slice(bytes);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with a message that has waited for a receive; answers whether there is one now.
+    fn resume(&mut self, shared: &mut Shared) -> Outcome<bool> {
+        if shared.receives.is_empty() {
+            return Ok(false);
+        }
+        let kept = std::mem::take(&mut self.intake.kept);
+        self.stalled = None;
+        if !self.begin(shared)? {
+            self.intake.kept = kept;
+            return Ok(false);
+        }
+        self.take(&kept, shared)?;
+        Ok(self.stalled.is_none())
+    }
+
+    /// A header is whole; answers whether it could be begun with it, or has to wait for a receive.
+    fn begin(&mut self, shared: &mut Shared) -> Outcome<bool> {
+        let header = Header::parse(self.intake.header).map_err(Trouble::Protocol)?;
+        let needs_receive = matches!(header.frame, Frame::Send { .. } | Frame::WriteNotify { .. });
+        if needs_receive && shared.receives.is_empty() {
+            self.stalled = Some(Instant::now());
+            return Ok(false);
+        }
+        self.intake.have = 0;
+        self.acknowledged(header.acknowledged, &mut shared.ready)?;
+        let (to, length) = match header.frame {
+            Frame::Acknowledge => return Ok(true),
+            Frame::Probe => {
+                self.output.did();
+                return Ok(true);
+            }
+            Frame::CompareSwap { address, key, compare, swap } => {
+                let act = |memory: &dyn crate::Registrable, at| volatile::compare_swap(memory, at, compare, swap);
+                return self.change_word(shared, address, key, act).map(|()| true);
+            }
+            Frame::FetchAdd { address, key, add } => {
+                let act = |memory: &dyn crate::Registrable, at| volatile::fetch_add(memory, at, add);
+                return self.change_word(shared, address, key, act).map(|()| true);
+            }
+            Frame::Read { address, key, length } => {
+                self.has_room_for_answer()?;
+                let target = super::output::readable(address, key);
+                if !shared.accesses.allows(self.key, target, length as usize) {
+                    return Err(Trouble::Refused(Reason::Access));
+                }
+                self.output.answer_read(target, length);
+                return Ok(true);
+            }
+            Frame::Word { old } => {
+                let request = self.unanswered().filter(|request| !matches!(request.operation, Operation::Read { .. }));
+                let request = request.ok_or_else(nothing_asked)?;
+                if let Some(memory) = &mut request.memory {
+                    memory.fill(&old.to_ne_bytes());
+                }
+                self.was_answered(&mut shared.ready)?;
+                return Ok(true);
+            }
+            Frame::Refuse { request, reason } => {
+                self.is_readable = false;
+                self.was_refused(request, reason, &mut shared.ready)?;
+                return Ok(true);
+            }
+            Frame::Data { length } => {
+                let request = self.unanswered().filter(|request| matches!(request.operation, Operation::Read { .. }));
+                let request = request.ok_or_else(nothing_asked)?;
+                let left = request.length - request.answered;
+                if length > left || (length == 0 && left > 0) {
+                    let detail = format!("{length} bytes as answer to a read that has {left} left");
+                    return Err(Trouble::Protocol(detail));
+                }
+                (Place::Answer, length)
+            }
+            Frame::Send { length } => {
+                let (token, memory) = take_receive(shared)?;
+                if length as usize > memory.length() {
+                    shared.receives.push_front((token, memory));
+                    return Err(Trouble::Refused(Reason::TooLong));
+                }
+                (Place::Receive(token, memory), length)
+            }
+            Frame::Write { address, key, length } => {
+                let target = self.writable(shared, address, key, length)?;
+                (Place::Target(target, None), length)
+            }
+            Frame::WriteNotify { address, key, length, value } => {
+                let target = self.writable(shared, address, key, length)?;
+                let (token, memory) = take_receive(shared)?;
+                (Place::Target(target, Some((value, token, memory))), length)
+            }
+        };
+        self.intake.body = Some(Incoming { to, done: 0, length: length as usize });
+        if length == 0 {
+            self.frame_is_whole(shared)?;
+        }
+        Ok(true)
+    }
+
+    fn writable(&self, shared: &Shared, address: u64, key: u32, length: u32) -> Outcome<Target> {
+        let target = Target { address, key, right: Access::WRITE };
+        let is_allowed = shared.accesses.allows(self.key, target, length as usize);
+        is_allowed.then_some(target).ok_or(Trouble::Refused(Reason::Access))
+    }
+
+    fn has_room_for_answer(&self) -> Outcome {
+        if self.output.answers() >= MOST_ANSWERS {
+            let detail = format!("more than {MOST_ANSWERS} reads are outstanding");
+            return Err(Trouble::Protocol(detail));
+        }
+        Ok(())
+    }
+
+    fn change_word(
+        &mut self,
+        shared: &Shared,
+        address: u64,
+        key: u32,
+        act: impl FnOnce(&dyn crate::Registrable, usize) -> u64,
+    ) -> Outcome {
+        self.has_room_for_answer()?;
+        let target = Target { address, key, right: Access::ATOMIC };
+        let is_aligned = address.is_multiple_of(8);
+        let old = is_aligned.then(|| shared.accesses.with(self.key, target, 8, act)).flatten();
+        self.output.answer_word(old.ok_or(Trouble::Refused(Reason::Access))?);
+        Ok(())
+    }
+
+    /// Takes bytes of the frame that is coming in; answers how many.
+    fn take_body(&mut self, bytes: &[u8], shared: &mut Shared) -> Outcome<usize> {
+        let Some(Incoming { to, done, length }) = &mut self.intake.body else { return Ok(0) };
+        let bytes = &bytes[..bytes.len().min(*length - *done)];
+        let is_put = match to {
+            Place::Receive(_, memory) => memory.fill_from(*done, bytes),
+            Place::Target(target, _) => {
+                let store = |memory: &dyn crate::Registrable, offset| volatile::store(memory, offset, bytes);
+                let stored = shared.accesses.with(self.key, target.behind(*done), bytes.len(), store);
+                // It was allowed when it began, and is not any more.
+                stored.ok_or(Trouble::Refused(Reason::Access))?;
+                true
+            }
+            Place::Answer => {
+                let request = self.unanswered().ok_or_else(nothing_asked)?;
+                let at = request.answered as usize;
+                request.answered += bytes.len() as u32;
+                request.memory.as_mut().is_some_and(|memory| memory.fill_from(at, bytes))
+            }
+        };
+        if !is_put {
+            return Err(Trouble::Protocol("bytes for memory that may not be written".to_owned()));
+        }
+        if let Some(body) = &mut self.intake.body {
+            body.done += bytes.len();
+            if body.done == body.length {
+                self.frame_is_whole(shared)?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    /// All bytes of a frame are where they belong.
+    fn frame_is_whole(&mut self, shared: &mut Shared) -> Outcome {
+        let Some(Incoming { to, length, .. }) = self.intake.body.take() else { return Ok(()) };
+        let received = |token, memory, immediate| Completion {
+            token,
+            channel: self.key,
+            is_receive: true,
+            result: Ok(length as u32),
+            immediate,
+            memory: Some(memory),
+        };
+        match to {
+            Place::Answer => {
+                if self.unanswered().is_some_and(|request| request.answered == request.length) {
+                    self.was_answered(&mut shared.ready)?;
+                }
+                return Ok(());
+            }
+            Place::Receive(token, memory) => shared.receive_ended(received(token, memory, None)),
+            Place::Target(_, Some((value, token, memory))) => {
+                shared.receive_ended(received(token, memory, Some(value)));
+            }
+            Place::Target(_, None) => {}
+        }
+        self.output.did();
+        Ok(())
+    }
+}
+
+/// The receive that is next.
+fn take_receive(shared: &mut Shared) -> Outcome<(u64, Transfer)> {
+    shared.receives.pop_front().ok_or(Trouble::Refused(Reason::NotReady))
+}
+
+fn nothing_asked() -> Trouble {
+    Trouble::Protocol("an answer to nothing that was asked".to_owned())
+}

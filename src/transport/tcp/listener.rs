@@ -1,0 +1,244 @@
+//! Listening: peers that have connected say what they want before anybody hears of them.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, Shutdown, SocketAddrAny, SocketFlags, sockopt};
+
+use super::hello::{HELLO, Hello, Kind, MOST_DATA};
+use super::set_up::Incoming;
+use super::socket::Socket;
+use super::{DEVICE, Tcp, failed};
+use crate::protocol::Refusal;
+use crate::service::{Service, TimerId, WatchId};
+use crate::sync::lock;
+use crate::sync::locks::Mutex;
+use crate::transport::Listen;
+use crate::{Error, ErrorKind, Result};
+
+/// How long a peer that has connected may take to say what it wants.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Waits for connect requests.
+pub(crate) struct TcpListener {
+    address: SocketAddr,
+    socket: OwnedFd,
+    lobby: Arc<Lobby>,
+    watch: WatchId,
+}
+
+/// Peers that nobody has heard of yet. All of it runs on the service thread, and waits for nobody.
+struct Lobby {
+    service: Arc<Service>,
+    /// Of those that say nothing, and of those that wait.
+    most: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    is_closed: bool,
+    next: u64,
+    /// Who has not said all.
+    silent: Vec<(u64, WatchId, TimerId)>,
+    waiting: VecDeque<Incoming>,
+    waker: Option<Waker>,
+}
+
+/// A peer that is about to say what it wants.
+struct Guest {
+    socket: Arc<Socket>,
+    peer: String,
+    said: Vec<u8>,
+}
+
+impl TcpListener {
+    pub(super) fn bind(address: SocketAddr, backlog: u16) -> Result<Self> {
+        let operation = "listen";
+        let told = |errno| failed(operation, errno).with_device(DEVICE).with_detail(format!("tcp://{address}"));
+        let socket = Socket::create(&address).map_err(told)?;
+        // A port is free again as soon as nobody listens there.
+        sockopt::set_socket_reuseaddr(&socket, true).map_err(told)?;
+        rustix::net::bind(&socket, &address).map_err(told)?;
+        rustix::net::listen(&socket, backlog.into()).map_err(told)?;
+        let bound = rustix::net::getsockname(&socket).ok().and_then(|bound| SocketAddr::try_from(bound).ok());
+        let service = Service::of_process()?;
+        let lobby = Arc::new(Lobby { service: Arc::clone(&service), most: backlog.into(), state: Mutex::default() });
+        let doorman = Arc::downgrade(&lobby);
+        let another = || {
+            let failed = |error| Error::new(ErrorKind::ResourceExhausted, operation).with_source(error);
+            socket.try_clone().map_err(|error| failed(error).with_device(DEVICE))
+        };
+        let (watched, door) = (another()?, another()?);
+        let watch = service.watch(watched, move || doorman.upgrade().is_some_and(|lobby| lobby.admit(&door)));
+        Ok(Self { address: bound.unwrap_or(address), socket, lobby, watch })
+    }
+}
+
+impl Listen<Tcp> for TcpListener {
+    fn local_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    async fn next(&self) -> Result<Incoming> {
+        std::future::poll_fn(|context| {
+            let mut state = lock(&self.lobby.state);
+            match state.waiting.pop_front() {
+                Some(incoming) => Poll::Ready(Ok(incoming)),
+                None => {
+                    state.waker = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Lobby {
+    /// Lets in who knocks.
+    fn admit(self: &Arc<Self>, listener: &OwnedFd) -> bool {
+        loop {
+            match rustix::net::acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok((descriptor, from)) => self.receive(descriptor, from),
+                Err(Errno::AGAIN) => return !lock(&self.state).is_closed,
+                // It has gone again.
+                Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => {}
+                Err(errno) => {
+                    tracing::warn!(%errno, "a peer could not be accepted");
+                    // Without descriptors it stays readable: another look follows, after a pause.
+                    std::thread::sleep(Duration::from_millis(1));
+                    return !lock(&self.state).is_closed;
+                }
+            }
+        }
+    }
+
+    fn receive(self: &Arc<Self>, descriptor: OwnedFd, from: Option<SocketAddrAny>) {
+        let peer = from.and_then(|from| SocketAddr::try_from(from).ok());
+        let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
+        let mut state = lock(&self.state);
+        if state.is_closed || state.silent.len() >= self.most {
+            drop(state);
+            tracing::warn!(peer, "more peers in set-up than the backlog; one is refused");
+            let busy = Kind::Refuse.say(0, &Refusal::Busy.to_bytes());
+            let _ = rustix::net::send(&descriptor, &busy, rustix::net::SendFlags::NOSIGNAL);
+            return;
+        }
+        let watched = descriptor.try_clone();
+        let (Ok(watched), Ok(socket)) = (watched, Socket::new(descriptor, "accept")) else {
+            drop(state);
+            return tracing::warn!(peer, "a peer could not be accepted: there are no more descriptors");
+        };
+        let id = state.next;
+        state.next += 1;
+        let mut guest = Some(Guest { socket, peer, said: Vec::with_capacity(HELLO + MOST_DATA) });
+        let lobby: Weak<Self> = Arc::downgrade(self);
+        let watch = self.service.watch(watched, move || {
+            let Some(lobby) = lobby.upgrade() else { return false };
+            let has_said_all = guest.as_mut().is_none_or(Guest::hear);
+            if has_said_all && let Some(guest) = guest.take() {
+                lobby.announce(id, guest);
+            }
+            !has_said_all
+        });
+        let lobby = Arc::downgrade(self);
+        let timer = self.service.run_at(Instant::now() + PATIENCE, move || {
+            if let Some(lobby) = lobby.upgrade() {
+                lobby.show_out(id);
+            }
+        });
+        state.silent.push((id, watch, timer));
+    }
+
+    /// A peer has said what it wants, or something else.
+    fn announce(&self, id: u64, guest: Guest) {
+        let mut state = lock(&self.state);
+        for (.., timer) in state.silent.extract_if(.., |(silent, ..)| *silent == id) {
+            self.service.cancel(timer);
+        }
+        let Guest { socket, peer, said } = guest;
+        let heard = match said.first_chunk().map(|head| Hello::parse(*head)) {
+            Some(Ok(hello)) if hello.kind == Kind::Request && said.len() == HELLO + hello.length => Ok(hello),
+            Some(Ok(_)) => Err("it does not ask for a connection".to_owned()),
+            Some(Err(reason)) => Err(reason),
+            None => Err("it has gone".to_owned()),
+        };
+        let hello = match heard {
+            Ok(hello) => hello,
+            Err(reason) => {
+                tracing::warn!(peer, reason, "a peer could not be accepted");
+                let _ = socket.write(&Kind::Refuse.say(0, &Refusal::Incompatible.to_bytes()));
+                return;
+            }
+        };
+        if state.is_closed || state.waiting.len() >= self.most {
+            tracing::warn!(peer, "more connect requests than the backlog; one is refused");
+            let _ = socket.write(&Kind::Refuse.say(0, &Refusal::Busy.to_bytes()));
+            return;
+        }
+        let data = said[HELLO..].to_vec();
+        state.waiting.push_back(Incoming::new(socket, peer, hello.reads, data));
+        let waker = state.waker.take();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Who has said nothing for so long has to go.
+    fn show_out(&self, id: u64) {
+        let mut state = lock(&self.state);
+        for (_, watch, _) in state.silent.extract_if(.., |(silent, ..)| *silent == id) {
+            self.service.unwatch(watch);
+        }
+    }
+}
+
+impl Guest {
+    /// Reads what it says, and not more; answers whether that is all.
+    fn hear(&mut self) -> bool {
+        let mut bytes = [0; HELLO + MOST_DATA];
+        loop {
+            let wanted = match self.said.first_chunk().map(|head| Hello::parse(*head)) {
+                None => HELLO,
+                Some(Ok(hello)) => HELLO + hello.length,
+                Some(Err(_)) => return true,
+            };
+            let left = wanted - self.said.len();
+            if left == 0 {
+                return true;
+            }
+            match rustix::net::recv(&self.socket, &mut bytes[..left], RecvFlags::empty()) {
+                Ok((_, 0)) => return true,
+                Ok((_, read)) => self.said.extend_from_slice(&bytes[..read]),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return false,
+                Err(_) => return true,
+            }
+        }
+    }
+}
+
+impl Drop for TcpListener {
+    fn drop(&mut self) {
+        let service = &self.lobby.service;
+        service.unwatch(self.watch);
+        // The service thread closes its descriptors soon; the port is free now.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        let mut state = lock(&self.lobby.state);
+        state.is_closed = true;
+        for (_, watch, timer) in state.silent.drain(..) {
+            service.unwatch(watch);
+            service.cancel(timer);
+        }
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        for incoming in waiting {
+            crate::transport::SetUp::<Tcp>::refuse(incoming, &Refusal::Declined.to_bytes());
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! Writing: frames are made when the socket takes them, and their bytes are taken from where they are.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
+
+use super::access::{Accesses, Target};
+use super::channel::{Channel, Outcome, Trouble};
+use super::frame::{Frame, HEADER, Header, Reason};
+use super::socket::broken;
+use crate::Access;
+use crate::memory::{Registrable, volatile};
+
+/// Frames that are written by one call.
+const BATCH: usize = 16;
+/// Pieces of memory in one call.
+const PIECES: usize = 64;
+/// What one call is given, at least, if there is so much.
+const BYTES: usize = 1 << 18;
+/// Bytes of a read that are answered at once, so that others get their turn.
+const CHUNK: u32 = 1 << 20;
+/// Of exposed memory, what is copied to be written with its header.
+const SHORT: usize = 4096;
+/// Bytes of a frame that is half written when its channel fails, which are kept so that what comes behind it can be said.
+const MOST_LAST_WORDS: usize = 1 << 20;
+
+/// What is to be written, and what of it is being written.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    frames: VecDeque<Written>,
+    /// Of the peer's requests.
+    answers: VecDeque<Answer>,
+    /// The peer's requests that are done, those that wait for their answer included.
+    done: u64,
+    told: u64,
+    /// Polls that have found nothing since the peer was to be told.
+    pub(super) dry_polls: u32,
+    /// The last that is said: which request is refused.
+    refusal: Option<(u64, Reason)>,
+    /// Whether the socket takes nothing at present.
+    pub(super) is_blocked: bool,
+    /// Whether a frame is half written and will stay so: whatever followed it would be taken for its bytes.
+    pub(super) is_cut: bool,
+    is_answers_turn: bool,
+}
+
+struct Written {
+    header: [u8; HEADER],
+    body: Body,
+    length: usize,
+    /// Bytes of header and body that are written.
+    sent: usize,
+    of: Of,
+}
+
+/// What a frame belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Nothing,
+    /// A request of ours.
+    Ours,
+    Refusal,
+    /// The peer's request of this number.
+    Theirs(u64),
+}
+
+enum Body {
+    Copied(Vec<u8>),
+    Exposed(Target),
+    None,
+    /// The memory of the request of this number.
+    Request(u64),
+}
+
+/// What a request of the peer is answered.
+struct Answer {
+    request: u64,
+    what: What,
+}
+
+enum What {
+    Bytes { target: Target, left: u32 },
+    Word(u64),
+}
+
+impl Outgoing {
+    /// The peer's requests that may be acknowledged: those before the first that is not answered.
+    fn acknowledgeable(&self) -> u64 {
+        self.answers.front().map_or(self.done, |answer| answer.request - 1)
+    }
+
+    /// Requests that the peer is still to be told of.
+    pub(super) fn untold(&self) -> u64 {
+        self.acknowledgeable().saturating_sub(self.told)
+    }
+
+    pub(super) fn answers(&self) -> usize {
+        self.answers.len()
+    }
+
+    pub(super) fn has_any(&self) -> bool {
+        !self.is_cut && (!self.frames.is_empty() || !self.answers.is_empty() || self.refusal.is_some())
+    }
+
+    /// The request that comes next is done.
+    pub(super) fn did(&mut self) {
+        self.done += 1;
+    }
+
+    /// The request that comes next is a read of this.
+    pub(super) fn answer_read(&mut self, target: Target, length: u32) {
+        self.done += 1;
+        self.answers.push_back(Answer { request: self.done, what: What::Bytes { target, left: length } });
+    }
+
+    /// The request that comes next is an atomic operation, which has found this.
+    pub(super) fn answer_word(&mut self, old: u64) {
+        self.done += 1;
+        self.answers.push_back(Answer { request: self.done, what: What::Word(old) });
+    }
+
+    /// The request that comes next is refused; nothing else is said after that.
+    pub(super) fn refuse(&mut self, reason: Reason) {
+        if self.refusal.is_none() {
+            self.refuse_number(self.done + 1, reason);
+        }
+    }
+
+    fn refuse_number(&mut self, request: u64, reason: Reason) {
+        self.done = self.acknowledgeable().min(request - 1);
+        self.answers.clear();
+        self.refusal = Some((request, reason));
+        self.drop_unbegun();
+    }
+
+    fn drop_unbegun(&mut self) {
+        self.frames.retain(|frame| frame.sent > 0 || frame.of == Of::Refusal);
+    }
+
+    fn cut(&mut self) {
+        self.frames.clear();
+        self.is_cut = true;
+    }
+
+    fn push(&mut self, frame: Frame, body: Body, length: usize, of: Of) {
+        self.told = self.acknowledgeable();
+        self.dry_polls = 0;
+        let header = Header { acknowledged: self.told, frame }.to_bytes();
+        self.frames.push_back(Written { header, body, length, sent: 0, of });
+    }
+
+    /// Makes the next frame of an answer.
+    fn push_answer(&mut self) {
+        let Some(front) = self.answers.front_mut() else { return };
+        let of = Of::Theirs(front.request);
+        match &mut front.what {
+            What::Word(old) => {
+                let frame = Frame::Word { old: *old };
+                self.push(frame, Body::None, 0, of);
+                self.answers.pop_front();
+            }
+            What::Bytes { target, left } => {
+                let length = CHUNK.min(*left);
+                let from = *target;
+                (*target, *left) = (target.behind(length as usize), *left - length);
+                let is_last = *left == 0;
+                self.push(Frame::Data { length }, Body::Exposed(from), length as usize, of);
+                if is_last {
+                    self.answers.pop_front();
+                }
+            }
+        }
+    }
+
+    /// Tells the peer what is done, if nothing else does.
+    pub(super) fn acknowledge(&mut self) {
+        if self.untold() > 0 && self.refusal.is_none() && !self.is_cut {
+            self.push(Frame::Acknowledge, Body::None, 0, Of::Nothing);
+        }
+    }
+}
+
+impl Channel {
+    /// Makes frames of what is to be written, as long as there is room in a batch.
+    fn make_frames(&mut self) {
+        let mut bytes = 0;
+        if self.output.is_cut {
+            return;
+        }
+        while self.output.frames.len() < BATCH && bytes < BYTES {
+            let next = self.next_request();
+            if let Some((request, reason)) = self.output.refusal {
+                if self.output.frames.back().is_none_or(|last| last.of != Of::Refusal) && !self.output.is_cut {
+                    self.output.push(Frame::Refuse { request, reason }, Body::None, 0, Of::Refusal);
+                }
+                return;
+            }
+            let answers = !self.output.answers.is_empty();
+            if answers && (next.is_none() || self.output.is_answers_turn) {
+                self.output.is_answers_turn = false;
+                self.output.push_answer();
+            } else if let Some((number, request)) = next {
+                let (frame, is_read) = (Self::frame(request), request.is_read());
+                let length = if is_read { 0 } else { request.length as usize };
+                let body = if length == 0 { Body::None } else { Body::Request(number) };
+                self.output.is_answers_turn = true;
+                self.next += 1;
+                self.reads_out += usize::from(is_read);
+                self.output.push(frame, body, length, Of::Ours);
+            } else {
+                return;
+            }
+            bytes += self.output.frames.back().map_or(0, |last| HEADER + last.length);
+        }
+    }
+
+    /// Writes what the socket takes.
+    pub(super) fn write(&mut self, accesses: &Accesses) -> Outcome {
+        self.output.is_blocked = false;
+        if !self.socket.is_open() || self.output.is_cut {
+            return Ok(());
+        }
+        loop {
+            self.make_frames();
+            let written = match self.output.frames.front() {
+                None => return Ok(()),
+                Some(Written { body: Body::Exposed(target), sent, length, .. })
+                    if *sent >= HEADER || *length <= SHORT =>
+                {
+                    self.write_exposed(accesses, *target, *sent, *length)?
+                }
+                Some(_) => self.write_batch(),
+            };
+            match written {
+                Ok(bytes) => self.advance(bytes),
+                Err(Errno::AGAIN) => {
+                    self.output.is_blocked = true;
+                    return Ok(());
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => {
+                    // What the peer has said before is still to be read, and then the end of the stream.
+                    self.why_lost.get_or_insert_with(|| broken(errno));
+                    self.output.cut();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Writes from memory that the peer may read: as long as it may.
+    fn write_exposed(
+        &mut self,
+        accesses: &Accesses,
+        target: Target,
+        sent: usize,
+        length: usize,
+    ) -> Outcome<rustix::io::Result<usize>> {
+        let done = sent.saturating_sub(HEADER);
+        let (rest, at) = (length - done, target.behind(done));
+        if sent < HEADER || rest <= SHORT {
+            let mut copy = [0; SHORT];
+            let copied = &mut copy[..rest];
+            let is_there = rest == 0
+                || accesses.with(self.key, at, rest, |memory, offset| volatile::load(memory, offset, copied)).is_some();
+            if !is_there {
+                return self.cannot_read(sent).map(|()| Ok(0));
+            }
+            let header = self.output.frames.front().map_or(&[][..], |front| &front.header[sent.min(HEADER)..]);
+            return Ok(gather(self, &[IoSlice::new(header), IoSlice::new(&copy[..rest])], SendFlags::NOSIGNAL));
+        }
+        let socket = &self.socket;
+        match accesses.with(self.key, at, rest, |memory, offset| volatile::send(memory, offset, rest, &**socket)) {
+            Some(written) => Ok(written),
+            None => self.cannot_read(sent).map(|()| Ok(0)),
+        }
+    }
+
+    /// The peer may not read any more what it has asked for.
+    fn cannot_read(&mut self, sent: usize) -> Outcome {
+        match self.output.frames.front().map(|front| front.of) {
+            Some(Of::Theirs(request)) if sent == 0 => self.output.refuse_number(request, Reason::Access),
+            // A refusal would be taken for its bytes.
+            _ => self.output.cut(),
+        }
+        Err(Trouble::Refused(Reason::Access))
+    }
+
+    /// Writes frames up to the first whose bytes are taken from elsewhere.
+    fn write_batch(&mut self) -> rustix::io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); PIECES];
+        let (mut count, mut more) = (0, SendFlags::empty());
+        for frame in &self.output.frames {
+            if count + 2 + self.capabilities().segments > PIECES {
+                break;
+            }
+            if frame.sent < HEADER {
+                slices[count] = IoSlice::new(&frame.header[frame.sent..]);
+                count += 1;
+            }
+            let skip = frame.sent.saturating_sub(HEADER);
+            match &frame.body {
+                Body::None => {}
+                Body::Copied(bytes) => {
+                    slices[count] = IoSlice::new(&bytes[skip..]);
+                    count += 1;
+                }
+                Body::Request(number) => {
+                    if let Some(memory) = self.request(*number).and_then(|request| request.memory.as_ref()) {
+                        count += memory.gather(skip, &mut slices[count..]);
+                    }
+                }
+                Body::Exposed(_) => {
+                    more = SendFlags::MORE;
+                    break;
+                }
+            }
+        }
+        gather(self, &slices[..count], SendFlags::NOSIGNAL | more)
+    }
+
+    /// So many bytes were written.
+    fn advance(&mut self, mut bytes: usize) {
+        while let Some(front) = self.output.frames.front_mut() {
+            let left = HEADER + front.length - front.sent;
+            if bytes < left {
+                front.sent += bytes;
+                return;
+            }
+            bytes -= left;
+            self.written += u64::from(front.of == Of::Ours);
+            // It is the last.
+            self.output.is_cut |= front.of == Of::Refusal;
+            self.output.frames.pop_front();
+        }
+    }
+
+    /// Has nothing more written but the frame that is half written, and then why it ends, or what is done.
+    pub(super) fn keep_last_words(&mut self, accesses: &Accesses) {
+        self.output.drop_unbegun();
+        self.output.acknowledge();
+        self.output.answers.clear();
+        let Some(front) = self.output.frames.front().filter(|front| front.sent > 0) else { return };
+        let done = front.sent.max(HEADER) - HEADER;
+        let left = front.length - done;
+        if left > MOST_LAST_WORDS {
+            return self.output.cut();
+        }
+        let mut rest = vec![0; left];
+        let is_whole = match &front.body {
+            Body::Copied(_) | Body::None => return,
+            Body::Exposed(target) => {
+                let copy = |memory: &dyn Registrable, offset| volatile::load(memory, offset, &mut rest);
+                accesses.with(self.key, target.behind(done), left, copy).is_some()
+            }
+            Body::Request(number) => {
+                let memory = self.request(*number).and_then(|request| request.memory.as_ref());
+                memory.is_some_and(|memory| memory.copy_from(done, &mut rest))
+            }
+        };
+        match self.output.frames.front_mut() {
+            Some(front) if is_whole => {
+                // What is written already is not looked at again.
+                front.body = Body::Copied([vec![0; done], rest].concat());
+            }
+            _ => self.output.cut(),
+        }
+    }
+
+    /// Whether there is something left that should be written before the end.
+    pub(super) fn has_last_words(&self) -> bool {
+        self.output.has_any()
+    }
+}
+
+fn gather(channel: &Channel, slices: &[IoSlice<'_>], flags: SendFlags) -> rustix::io::Result<usize> {
+    rustix::net::sendmsg(&channel.socket, slices, &mut SendAncillaryBuffer::default(), flags)
+}
+
+/// What a peer may read.
+pub(super) fn readable(address: u64, key: u32) -> Target {
+    Target { address, key, right: Access::READ }
+}

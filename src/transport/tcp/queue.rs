@@ -1,0 +1,555 @@
+//! The connections of one worker, behind the seam.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+
+use super::access::Accesses;
+use super::channel::{Channel, Interest, Outcome, Standing, Trouble};
+use super::domain::TcpDomain;
+use super::frame::Reason;
+use super::input::SCRATCH;
+use super::socket::Socket;
+use super::{closing, failed, kernel};
+use crate::memory::Transfer;
+use crate::transport::{
+    Capabilities, ChannelKey, ChannelSizes, Completion, Failure, NotBound, Opening, Queue, Refused, Request, WindowKey,
+};
+use crate::{Error, ErrorKind, Result};
+
+/// Sockets that are read at each poll; of more, the kernel is asked which have something.
+const FEW: usize = 2;
+/// Sockets that one poll looks at.
+const EVENTS: usize = 32;
+/// Requests of the peer that are done before it is told, though more come in.
+const MOST_UNTOLD: u64 = 16;
+/// Polls in a row that find nothing before it is told what is done: an answer of the program, which says it too, may be about to
+/// be sent.
+const DRY_POLLS: u32 = 2;
+/// How long a message waits for a receive.
+const NOT_READY: Duration = Duration::from_millis(250);
+/// How long there is no channel before what is posted is given back.
+const IDLE: Duration = Duration::from_secs(1);
+/// Which part of the completions is for receives.
+const RECEIVES_SHARE: usize = 2;
+/// Event data of the wake-up, which no channel has.
+const KICK: u64 = u64::MAX;
+/// Names no channel.
+const NONE: ChannelKey = ChannelKey(u32::MAX);
+
+/// What all channels of a queue share.
+pub(super) struct Shared {
+    pub(super) accesses: Accesses,
+    pub(super) receives: VecDeque<(u64, Transfer)>,
+    /// Receives that were posted and have not ended.
+    outstanding: usize,
+    pub(super) ready: Vec<Completion>,
+    pub(super) scratch: Vec<u8>,
+}
+
+impl Shared {
+    pub(super) fn receive_ended(&mut self, completion: Completion) {
+        self.outstanding -= 1;
+        self.ready.push(completion);
+    }
+}
+
+/// The connections of a worker.
+pub(crate) struct TcpQueue {
+    domain: Arc<TcpDomain>,
+    shared: Shared,
+    channels: Vec<Option<Box<Channel>>>,
+    /// Places of those whose stream is theirs, and of those whose is not yet.
+    live: Vec<u32>,
+    unopened: Vec<u32>,
+    /// To be written to with the next flush.
+    staged: Vec<u32>,
+    /// Whose peer is to be told what is done.
+    due: Vec<u32>,
+    stalled: Vec<u32>,
+    most_receives: usize,
+    idle_since: Option<Instant>,
+    /// Has the sockets, and `kick`.
+    sockets: OwnedFd,
+    /// Each has `sockets`, and is readable once after it was armed.
+    events: OwnedFd,
+    idle: OwnedFd,
+    /// Readable when something is ready that came from no socket.
+    kick: OwnedFd,
+    is_armed: bool,
+    is_kicked: bool,
+}
+
+impl TcpQueue {
+    pub(super) fn open(domain: Arc<TcpDomain>, completions: usize) -> Result<Self> {
+        let told = |errno| failed("open device", errno).with_device(super::DEVICE);
+        let epoll = || epoll::create(CreateFlags::CLOEXEC).map_err(told);
+        let (sockets, events, idle) = (epoll()?, epoll()?, epoll()?);
+        let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(told)?;
+        epoll::add(&sockets, &kick, EventData::new_u64(KICK), EventFlags::IN).map_err(told)?;
+        for outer in [&events, &idle] {
+            epoll::add(outer, &sockets, EventData::new_u64(0), EventFlags::ONESHOT).map_err(told)?;
+        }
+        let shared = Shared {
+            accesses: Accesses::new(Arc::clone(&domain)),
+            receives: VecDeque::new(),
+            outstanding: 0,
+            ready: Vec::with_capacity(64),
+            scratch: vec![0; SCRATCH],
+        };
+        Ok(Self {
+            domain,
+            shared,
+            channels: Vec::new(),
+            live: Vec::new(),
+            unopened: Vec::new(),
+            staged: Vec::new(),
+            due: Vec::new(),
+            stalled: Vec::new(),
+            most_receives: completions / RECEIVES_SHARE,
+            idle_since: None,
+            sockets,
+            events,
+            idle,
+            kick,
+            is_armed: false,
+            is_kicked: false,
+        })
+    }
+
+    pub(super) fn create(&mut self, socket: Arc<Socket>, sizes: ChannelSizes) -> Result<ChannelKey> {
+        let place = self.channels.iter().position(Option::is_none).unwrap_or(self.channels.len());
+        let key = ChannelKey(place as u32);
+        self.channels.resize_with(self.channels.len().max(place + 1), || None);
+        self.channels[place] = Some(Box::new(Channel::new(key, socket, sizes)));
+        Ok(key)
+    }
+
+    /// The peer is known. What is posted is written when the stream is the channel's.
+    pub(super) fn activate(&mut self, key: ChannelKey, reads: usize) -> Result<()> {
+        let channel = self.channel_mut(key).filter(|channel| channel.standing == Standing::Made);
+        let channel = channel.ok_or_else(|| Error::new(ErrorKind::Closed, "set up"))?;
+        (channel.standing, channel.reads) = (Standing::Active, reads);
+        self.unopened.push(key.0);
+        Ok(())
+    }
+
+    fn channel(&self, key: ChannelKey) -> Option<&Channel> {
+        self.channels.get(key.0 as usize)?.as_deref()
+    }
+
+    #[cfg(test)]
+    pub(super) fn channel_standing(&self, key: ChannelKey) -> Option<Standing> {
+        self.channel(key).map(|channel| channel.standing)
+    }
+
+    fn channel_mut(&mut self, key: ChannelKey) -> Option<&mut Channel> {
+        self.channels.get_mut(key.0 as usize)?.as_deref_mut()
+    }
+
+    /// Takes up channels whose set-up has ended.
+    #[cold]
+    fn take_up(&mut self) {
+        let mut places = std::mem::take(&mut self.unopened);
+        places.retain(|&place| match self.channel(ChannelKey(place)) {
+            Some(channel) if channel.standing == Standing::Active => {
+                let is_open = channel.socket.is_open();
+                if is_open {
+                    self.live.push(place);
+                    self.turn(place, |channel, shared| channel.write(&shared.accesses).map(|()| false));
+                }
+                !is_open
+            }
+            _ => false,
+        });
+        self.unopened.append(&mut places);
+    }
+
+    /// Does `act` with a channel, and what follows from it: answers are written, what happened is told.
+    fn turn(&mut self, place: u32, act: impl FnOnce(&mut Channel, &mut Shared) -> Outcome<bool>) -> bool {
+        let Some(mut channel) = self.channels.get_mut(place as usize).and_then(Option::take) else { return false };
+        let is_working = channel.standing == Standing::Active && channel.socket.is_open();
+        let happened = is_working && {
+            let acted = act(&mut channel, &mut self.shared);
+            let happened = acted.as_ref().is_ok_and(|happened| *happened);
+            let followed = acted.and_then(|_| self.follow_up(&mut channel));
+            if let Err(trouble) = followed {
+                self.suffer(&mut channel, trouble);
+                true
+            } else {
+                happened
+            }
+        };
+        self.watch(&mut channel);
+        self.channels[place as usize] = Some(channel);
+        happened
+    }
+
+    /// Writes what came of what was read.
+    fn follow_up(&mut self, channel: &mut Channel) -> Outcome {
+        let place = channel.key.0;
+        if channel.stalled.is_some() && !self.stalled.contains(&place) {
+            self.stalled.push(place);
+        }
+        if channel.output.untold() >= MOST_UNTOLD {
+            channel.output.acknowledge();
+        }
+        // What waited for an answer may go now too.
+        let has_any = channel.output.has_any() || channel.next_request().is_some();
+        if has_any && !channel.output.is_blocked && !channel.output.is_cut {
+            channel.write(&self.shared.accesses)?;
+        }
+        if channel.output.untold() > 0 && !self.due.contains(&place) {
+            self.due.push(place);
+        }
+        Ok(())
+    }
+
+    /// What has gone wrong on a channel is told, and the peer.
+    fn suffer(&mut self, channel: &mut Channel, trouble: Trouble) {
+        channel.is_readable = false;
+        let error = match trouble {
+            Trouble::Lost(error) => return channel.socket.lost(error),
+            Trouble::Protocol(detail) => Error::new(ErrorKind::Protocol, "receive").with_detail(detail),
+            Trouble::Refused(reason) => {
+                channel.output.refuse(reason);
+                // If that fails too, the peer learns it by the end of the stream.
+                let _ = channel.write(&self.shared.accesses);
+                let detail = match reason {
+                    Reason::Access => "it was ended here, after an access of the peer that was refused",
+                    _ => "it was ended here, after a message of the peer that no receive was there for",
+                };
+                Error::new(ErrorKind::ConnectionBroken, "connection").with_detail(detail)
+            }
+        };
+        let result = Err(Failure::Broken(error));
+        let channel = channel.key;
+        self.shared.ready.push(Completion {
+            token: 0,
+            channel,
+            is_receive: true,
+            result,
+            immediate: None,
+            memory: None,
+        });
+    }
+
+    /// Has the kernel look for what the channel waits for.
+    fn watch(&self, channel: &mut Channel) {
+        let is_live = channel.standing == Standing::Active && channel.socket.is_open();
+        let wanted = Interest {
+            reading: is_live && channel.is_readable && channel.stalled.is_none(),
+            writing: is_live && channel.output.is_blocked,
+        };
+        if wanted == channel.interest {
+            return;
+        }
+        let when = |wanted: bool, flag| if wanted { flag } else { EventFlags::empty() };
+        let flags = when(wanted.reading, EventFlags::IN) | when(wanted.writing, EventFlags::OUT);
+        let (sockets, socket, data) = (&self.sockets, channel.socket.as_fd(), EventData::new_u64(channel.key.0.into()));
+        let done = match (channel.interest == Interest::default(), flags.is_empty()) {
+            (true, _) => epoll::add(sockets, socket, data, flags),
+            // Without it even what is always looked for is not.
+            (false, true) => epoll::delete(sockets, socket),
+            (false, false) => epoll::modify(sockets, socket, data, flags),
+        };
+        match done {
+            Ok(()) => channel.interest = wanted,
+            Err(errno) => channel.socket.lost(failed("wait", errno)),
+        }
+    }
+
+    /// Tells peers what is done, those that have not heard it for `polls` polls in a row.
+    fn acknowledge(&mut self, polls: u32) {
+        let mut due = std::mem::take(&mut self.due);
+        due.retain(|&place| {
+            let Some(channel) = self.channel_mut(ChannelKey(place)).filter(|channel| channel.output.untold() > 0)
+            else {
+                return false;
+            };
+            channel.output.dry_polls += 1;
+            if channel.output.dry_polls < polls {
+                return true;
+            }
+            self.turn(place, |channel, shared| {
+                channel.output.acknowledge();
+                if channel.output.is_blocked { Ok(false) } else { channel.write(&shared.accesses).map(|()| false) }
+            });
+            false
+        });
+        // The room of the list is kept.
+        due.append(&mut self.due);
+        self.due = due;
+    }
+
+    /// Something is ready that came from no socket: who sleeps is to look.
+    fn note_ready(&mut self) {
+        if self.is_armed && !self.is_kicked && !self.shared.ready.is_empty() {
+            self.is_kicked = rustix::io::write(&self.kick, &1u64.to_ne_bytes()).is_ok();
+        }
+    }
+
+    fn read_one(&mut self, place: u32) -> bool {
+        self.turn(place, |channel, shared| {
+            let was_blocked = channel.output.is_blocked;
+            if was_blocked {
+                channel.write(&shared.accesses)?;
+            }
+            let has_written = was_blocked && !channel.output.is_blocked;
+            channel.read(shared).map(|has_read| has_read || has_written)
+        })
+    }
+
+    fn read_ready(&mut self) -> bool {
+        let nothing = Event { flags: EventFlags::empty(), data: EventData::new_u64(KICK) };
+        let mut events = [nothing; EVENTS];
+        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let count = epoll::wait(&self.sockets, &mut events[..], Some(&zero)).unwrap_or_default();
+        let places = events[..count].iter().map(|event| { event.data }.u64()).filter(|place| *place != KICK);
+        places.fold(false, |happened, place| self.read_one(place as u32) | happened)
+    }
+
+    /// Gives back what nobody could take.
+    fn give_back_receives(&mut self, now: Instant) {
+        let is_empty = self.shared.receives.is_empty();
+        if is_empty || self.channels.iter().any(Option::is_some) {
+            self.idle_since = None;
+        } else if now.saturating_duration_since(*self.idle_since.get_or_insert(now)) >= IDLE {
+            self.idle_since = None;
+            while let Some((token, memory)) = self.shared.receives.pop_front() {
+                self.shared.receive_ended(Completion {
+                    token,
+                    channel: NONE,
+                    is_receive: true,
+                    result: Err(Failure::Flushed),
+                    immediate: None,
+                    memory: Some(memory),
+                });
+            }
+            self.note_ready();
+        }
+    }
+
+    /// The completion of what is done at once.
+    fn done_at_once(&mut self, channel: ChannelKey, token: u64) {
+        let is_failed = self.channel(channel).is_none_or(|channel| channel.standing == Standing::Failed);
+        let result = if is_failed { Err(Failure::Flushed) } else { Ok(0) };
+        self.shared.ready.push(Completion { token, channel, is_receive: false, result, immediate: None, memory: None });
+        self.note_ready();
+    }
+}
+
+impl Queue for TcpQueue {
+    fn stage(&mut self, channel: ChannelKey, request: Request<'_>) -> std::result::Result<(), Refused> {
+        let Some(known) = self.channels.get_mut(channel.0 as usize).and_then(Option::as_deref_mut) else {
+            let memory = if let crate::transport::Source::Owned(memory) = request.source { Some(memory) } else { None };
+            let error = Error::new(ErrorKind::Other, "post").with_detail("the channel was closed");
+            return Err(Refused { error: Some(error), memory });
+        };
+        known.post(request).map_err(|(error, memory)| Refused { error, memory })?;
+        if known.standing == Standing::Failed {
+            known.flush_pending(&mut self.shared.ready);
+            self.note_ready();
+        } else if self.staged.last() != Some(&channel.0) {
+            self.staged.push(channel.0);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        while let Some(place) = self.staged.pop() {
+            self.turn(place, |channel, shared| {
+                if channel.output.is_blocked { Ok(false) } else { channel.write(&shared.accesses).map(|()| false) }
+            });
+        }
+        Ok(())
+    }
+
+    fn room(&self, channel: ChannelKey) -> usize {
+        self.channel(channel).map_or(0, Channel::room)
+    }
+
+    fn post_receive(&mut self, token: u64, memory: Transfer) -> std::result::Result<(), Refused> {
+        if self.receive_room() == 0 {
+            return Err(Refused { error: None, memory: Some(memory) });
+        }
+        self.shared.outstanding += 1;
+        self.shared.receives.push_back((token, memory));
+        Ok(())
+    }
+
+    fn receive_room(&self) -> usize {
+        self.most_receives.saturating_sub(self.shared.outstanding)
+    }
+
+    fn tend(&mut self, now: Instant) {
+        self.acknowledge(0);
+        for place in self.stalled.clone() {
+            let since = self.channel(ChannelKey(place)).and_then(|channel| channel.stalled);
+            if since.is_some_and(|since| now.saturating_duration_since(since) >= NOT_READY) {
+                self.turn(place, |_, _| Err(Trouble::Refused(Reason::NotReady)));
+                self.note_ready();
+            }
+        }
+        self.give_back_receives(now);
+    }
+
+    fn poll(&mut self, done: &mut Vec<Completion>) -> Result<bool> {
+        if std::mem::take(&mut self.is_kicked) {
+            let _ = rustix::io::read(&self.kick, &mut [0; 8]);
+        }
+        if !self.unopened.is_empty() {
+            self.take_up();
+        }
+        let mut happened = false;
+        if self.live.len() <= FEW {
+            for index in 0..self.live.len() {
+                happened |= self.read_one(self.live[index]);
+            }
+        } else {
+            happened = self.read_ready();
+            for index in 0..self.stalled.len() {
+                happened |= self.read_one(self.stalled[index]);
+            }
+        }
+        let channels = &self.channels;
+        self.stalled.retain(|place| channels[*place as usize].as_ref().is_some_and(|it| it.stalled.is_some()));
+        if !happened && !self.due.is_empty() {
+            self.acknowledge(DRY_POLLS);
+        }
+        happened |= !self.shared.ready.is_empty();
+        done.append(&mut self.shared.ready);
+        Ok(happened)
+    }
+
+    fn request_notification(&mut self) -> Result<()> {
+        self.acknowledge(0);
+        self.is_armed = true;
+        self.note_ready();
+        arm(&self.events, &self.sockets)
+    }
+
+    fn drain_events(&mut self) -> Result<()> {
+        self.is_armed = false;
+        drain(&self.events)
+    }
+
+    fn event_descriptor(&self) -> Result<Option<OwnedFd>> {
+        another(&self.events).map(Some)
+    }
+
+    fn idle_descriptor(&self) -> Result<Option<OwnedFd>> {
+        another(&self.idle).map(Some)
+    }
+
+    fn watch_idle(&mut self) -> Result<()> {
+        self.acknowledge(0);
+        arm(&self.idle, &self.sockets)
+    }
+
+    fn drain_idle(&mut self) -> Result<()> {
+        drain(&self.idle)
+    }
+
+    fn host_answers(&self, channel: ChannelKey) -> Option<bool> {
+        Some(kernel::is_acknowledged(self.channel(channel)?.socket.as_fd()))
+    }
+
+    fn capabilities(&self, channel: ChannelKey) -> Capabilities {
+        let nothing = Capabilities { inline: 0, sends: 0, longest: 0, segments: 0, reads: 0 };
+        self.channel(channel).map_or(nothing, Channel::capabilities)
+    }
+
+    fn bind(
+        &mut self,
+        channel: ChannelKey,
+        token: u64,
+        opening: Opening,
+    ) -> std::result::Result<(WindowKey, u32), NotBound> {
+        if self.channel(channel).is_none_or(|channel| channel.standing == Standing::Made) {
+            let error = Error::new(ErrorKind::Other, "grant").with_detail("the connection was not yet set up");
+            return Err(error.into());
+        }
+        let bound = self.shared.accesses.bind(channel, opening)?;
+        self.done_at_once(channel, token);
+        Ok(bound)
+    }
+
+    fn invalidate(
+        &mut self,
+        channel: ChannelKey,
+        token: u64,
+        window: WindowKey,
+    ) -> std::result::Result<(), Option<Error>> {
+        let unknown = || Some(Error::new(ErrorKind::Other, "revoke").with_detail("its window is not bound"));
+        let held = self.shared.accesses.invalidate(window).ok_or_else(unknown)?;
+        drop(held);
+        self.done_at_once(channel, token);
+        Ok(())
+    }
+
+    fn fail(&mut self, channel: ChannelKey) {
+        let Some(mut known) = self.channels.get_mut(channel.0 as usize).and_then(Option::take) else { return };
+        if known.standing != Standing::Made {
+            known.is_readable = false;
+            known.output.is_blocked = false;
+            known.keep_last_words(&self.shared.accesses);
+            // What is not taken now is written when the channel is closed.
+            let _ = known.write(&self.shared.accesses);
+            known.socket.has_last_words.store(known.has_last_words(), Ordering::Release);
+        }
+        known.standing = Standing::Failed;
+        known.flush_pending(&mut self.shared.ready);
+        self.watch(&mut known);
+        self.channels[channel.0 as usize] = Some(known);
+        self.note_ready();
+    }
+
+    fn close(&mut self, channel: ChannelKey) -> Option<Box<dyn FnOnce() -> Vec<Completion> + Send>> {
+        self.fail(channel);
+        let mut known = self.channels.get_mut(channel.0 as usize)?.take()?;
+        for places in [&mut self.live, &mut self.unopened, &mut self.staged, &mut self.due, &mut self.stalled] {
+            places.retain(|place| *place != channel.0);
+        }
+        if let Some(receive) = known.take_receive() {
+            self.shared.receives.push_front(receive);
+        }
+        let windows = self.shared.accesses.leave(channel);
+        let is_of_it = |completion: &mut Completion| completion.channel == channel;
+        let mut left: Vec<_> = self.shared.ready.extract_if(.., is_of_it).collect();
+        for mut receive in left.extract_if(.., |completion| completion.is_receive && completion.memory.is_some()) {
+            receive.channel = NONE;
+            self.shared.ready.push(receive);
+        }
+        self.note_ready();
+        let domain = Arc::clone(&self.domain);
+        Some(Box::new(move || {
+            closing::end(known, &Accesses::new(domain));
+            drop(windows);
+            left
+        }))
+    }
+}
+
+/// Has `outer` become readable, once, when something is in `sockets`.
+fn arm(outer: &OwnedFd, sockets: &OwnedFd) -> Result<()> {
+    let armed = epoll::modify(outer, sockets, EventData::new_u64(0), EventFlags::IN | EventFlags::ONESHOT);
+    armed.map_err(|errno| failed("arm", errno))
+}
+
+fn drain(outer: &OwnedFd) -> Result<()> {
+    let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 1];
+    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+    epoll::wait(outer, &mut events[..], Some(&zero)).map(drop).map_err(|errno| failed("read events", errno))
+}
+
+fn another(descriptor: &OwnedFd) -> Result<OwnedFd> {
+    descriptor
+        .try_clone()
+        .map_err(|error| Error::new(ErrorKind::ResourceExhausted, "duplicate a descriptor").with_source(error))
+}

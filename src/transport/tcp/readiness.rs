@@ -1,0 +1,104 @@
+//! Waiting for a socket, on any executor: the service thread watches it.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+
+use super::failed;
+use super::socket::Socket;
+use crate::service::{Service, TimerId, WatchId};
+use crate::sync::lock;
+use crate::sync::locks::Mutex;
+use crate::{Error, ErrorKind, Result};
+
+/// What a waiting future is told.
+#[derive(Default)]
+struct Told {
+    is_ready: bool,
+    waker: Option<Waker>,
+}
+
+/// Ends the watch with the future that waits.
+struct Watching {
+    service: Arc<Service>,
+    watch: WatchId,
+    timer: TimerId,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.service.unwatch(self.watch);
+        self.service.cancel(self.timer);
+    }
+}
+
+/// Waits until `socket` can be read, or written; answers whether that was before `deadline`.
+async fn ready(socket: &Socket, what: EventFlags, deadline: Instant, operation: &'static str) -> Result<bool> {
+    // The service waits for what can be read, and this can when the socket is ready.
+    let events = epoll::create(CreateFlags::CLOEXEC).map_err(|errno| failed(operation, errno))?;
+    let added = epoll::add(&events, socket.as_fd(), EventData::new_u64(0), what | EventFlags::ONESHOT);
+    added.map_err(|errno| failed(operation, errno))?;
+    let told = Arc::<Mutex<Told>>::default();
+    let wake = |told: &Mutex<Told>| {
+        let mut told = lock(told);
+        told.is_ready = true;
+        told.waker.take()
+    };
+    let watched = Arc::clone(&told);
+    let service = Arc::clone(&socket.service);
+    let watch = service.watch(events, move || {
+        wake(&watched).into_iter().for_each(Waker::wake);
+        false
+    });
+    let late = Arc::downgrade(&told);
+    let timer = service.run_at(deadline, move || {
+        let waker = late.upgrade().and_then(|told| lock(&told).waker.take());
+        waker.into_iter().for_each(Waker::wake);
+    });
+    let _watching = Watching { service, watch, timer };
+    std::future::poll_fn(|context| {
+        let mut told = lock(&told);
+        if told.is_ready {
+            return Poll::Ready(Ok(true));
+        }
+        if Instant::now() >= deadline {
+            return Poll::Ready(Ok(false));
+        }
+        told.waker = Some(context.waker().clone());
+        Poll::Pending
+    })
+    .await
+}
+
+/// Waits until it can be written, which also ends a connection attempt.
+pub(super) async fn writable(socket: &Socket, deadline: Instant, operation: &'static str) -> Result<bool> {
+    ready(socket, EventFlags::OUT, deadline, operation).await
+}
+
+/// Fills `bytes` from the stream; `late` says what it means if that is not done by `deadline`.
+pub(super) async fn read(
+    socket: &Socket,
+    bytes: &mut [u8],
+    deadline: Instant,
+    operation: &'static str,
+    late: &str,
+) -> Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match rustix::net::recv(socket, &mut bytes[done..], rustix::net::RecvFlags::empty()) {
+            Ok((_, 0)) => return Err(super::socket::ended().within(operation)),
+            Ok((_, read)) => done += read,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => {
+                if !ready(socket, EventFlags::IN, deadline, operation).await? {
+                    return Err(Error::new(ErrorKind::TimedOut, operation).with_detail(late));
+                }
+            }
+            Err(errno) => return Err(super::socket::broken(errno).within(operation)),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,350 @@
+//! The seam over TCP: what a queue does with a peer that keeps to nothing.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::channel::Standing;
+use super::domain::TcpDomain;
+use super::frame::{Frame, HEADER, Header, Reason};
+use super::queue::TcpQueue;
+use super::socket::Socket;
+use crate::memory::{Domain, Mapping, RegionAccess, Registrable, Registration, Transfer, volatile};
+use crate::transport::{ChannelKey, ChannelSizes, Completion, Failure, Opening, Operation, Queue, Request, Source};
+use crate::{Access, Buffer, ErrorKind};
+
+const SIZES: ChannelSizes = ChannelSizes { segments: 16, sends: 32, inline: 0 };
+
+/// A queue with one channel, and the other end of its stream.
+struct Rig {
+    domain: Arc<TcpDomain>,
+    queue: TcpQueue,
+    channel: ChannelKey,
+    peer: TcpStream,
+    socket: Arc<Socket>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
+        let address: SocketAddr = listener.local_addr().expect("an address");
+        let peer = TcpStream::connect(address).expect("connects");
+        peer.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        let (stream, _) = listener.accept().expect("accepts");
+        stream.set_nonblocking(true).expect("does not block");
+        let socket = Socket::new(OwnedFd::from(stream), "test").expect("a socket");
+        let domain = TcpDomain::of_process();
+        let mut queue = TcpQueue::open(Arc::clone(&domain), 64).expect("a queue");
+        let channel = queue.create(Arc::clone(&socket), SIZES).expect("a channel");
+        queue.activate(channel, 4).expect("activates");
+        socket.open();
+        Self { domain, queue, channel, peer, socket }
+    }
+
+    fn transfer(&self, length: usize) -> Transfer {
+        let mut buffer = Buffer::allocate(length).expect("memory");
+        buffer.fill(0xee);
+        Transfer::new(buffer, 0..length, &*self.domain).expect("registers anything")
+    }
+
+    fn say(&mut self, frame: Frame, body: &[u8]) {
+        self.peer.write_all(&Header { acknowledged: 0, frame }.to_bytes()).expect("writes");
+        self.peer.write_all(body).expect("writes");
+    }
+
+    /// What the queue says next.
+    fn hear(&mut self) -> Header {
+        let mut header = [0; HEADER];
+        self.peer.read_exact(&mut header).expect("a header in time");
+        Header::parse(header).expect("a good one")
+    }
+
+    /// Polls until something has ended.
+    fn ends(&mut self) -> Vec<Completion> {
+        let begun = Instant::now();
+        let mut done = Vec::new();
+        while done.is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(5), "nothing ends");
+            self.queue.poll(&mut done).expect("polls");
+        }
+        done
+    }
+
+    /// Polls for a while.
+    fn settle(&mut self) -> Vec<Completion> {
+        let (begun, mut done) = (Instant::now(), Vec::new());
+        while begun.elapsed() < Duration::from_millis(30) {
+            self.queue.poll(&mut done).expect("polls");
+        }
+        done
+    }
+
+    fn post(&mut self, token: u64, operation: Operation, memory: Option<Transfer>) {
+        let source = memory.map_or(Source::Inline(&[]), Source::Owned);
+        let request = Request { token, operation, source, signaled: true, fence: false };
+        self.queue.stage(self.channel, request).map_err(|refused| refused.error).expect("room");
+        self.queue.flush().expect("flushes");
+    }
+
+    /// Memory that the peer of the channel may access, its address and the key.
+    fn open(&mut self, length: usize, access: Access) -> (Arc<Mapping>, Arc<dyn Registration>, u64, u32) {
+        let mapping = Arc::new(Mapping::new(length).expect("memory"));
+        volatile::store(&*mapping, 0, &vec![0x5a; length]);
+        let memory: Arc<dyn Registrable> = Arc::clone(&mapping) as _;
+        let region = self.register(&memory, 0..length, RegionAccess::Windows { write: true });
+        let opening = Opening { region: Arc::clone(&region), access };
+        let (_, key) = self.queue.bind(self.channel, 9, opening).map_err(|refused| refused.error).expect("binds");
+        assert!(matches!(&self.ends()[..], [Completion { token: 9, result: Ok(_), .. }]));
+        let address = mapping.address().addr() as u64;
+        (mapping, region, address, key)
+    }
+
+    fn register(&self, memory: &Arc<dyn Registrable>, range: Range<usize>, how: RegionAccess) -> Arc<dyn Registration> {
+        self.domain.register(memory, range, how).expect("registers")
+    }
+}
+
+fn kind(completion: &Completion) -> Option<ErrorKind> {
+    match &completion.result {
+        Err(Failure::Broken(error)) => Some(error.kind()),
+        _ => None,
+    }
+}
+
+fn bytes(mapping: &Mapping, range: Range<usize>) -> Vec<u8> {
+    let mut bytes = vec![0; range.len()];
+    volatile::load(mapping, range.start, &mut bytes);
+    bytes
+}
+
+#[test]
+fn a_message_goes_into_the_next_receive_and_is_acknowledged() {
+    let mut rig = Rig::new();
+    for (token, length) in [(1, 10), (2, 40_000)] {
+        let memory = rig.transfer(length);
+        rig.queue.post_receive(token, memory).map_err(|_| ()).expect("room");
+    }
+    rig.say(Frame::Send { length: 3 }, b"abc");
+    rig.say(Frame::Send { length: 40_000 }, &[7; 40_000]);
+    let mut done = rig.ends();
+    while done.len() < 2 {
+        done.extend(rig.ends());
+    }
+    let lengths: Vec<_> = done.iter().map(|done| (done.token, done.result.as_ref().ok().copied())).collect();
+    assert_eq!(lengths, [(1, Some(3)), (2, Some(40_000))]);
+    let received = done.pop().and_then(|done| done.memory).and_then(Transfer::into_buffer).expect("a buffer");
+    assert!(received.iter().all(|&byte| byte == 7));
+    rig.settle();
+    assert_eq!(rig.hear(), Header { acknowledged: 2, frame: Frame::Acknowledge });
+}
+
+#[test]
+fn a_message_waits_for_a_receive_and_then_for_no_longer_than_a_device_would() {
+    let mut rig = Rig::new();
+    rig.say(Frame::Send { length: 1 }, b"x");
+    rig.say(Frame::Send { length: 1 }, b"y");
+    assert!(rig.settle().is_empty());
+    let memory = rig.transfer(8);
+    rig.queue.post_receive(5, memory).map_err(|_| ()).expect("room");
+    assert!(matches!(&rig.ends()[..], [Completion { token: 5, result: Ok(1), .. }]));
+    assert!(rig.settle().is_empty(), "the second has none");
+    rig.queue.tend(Instant::now() + Duration::from_secs(1));
+    assert_eq!(rig.ends().iter().find_map(kind), Some(ErrorKind::ConnectionBroken));
+    let said = std::iter::from_fn(|| Some(rig.hear().frame)).find(|frame| *frame != Frame::Acknowledge);
+    assert_eq!(said, Some(Frame::Refuse { request: 2, reason: Reason::NotReady }));
+}
+
+#[test]
+fn what_a_peer_may_not_reach_is_refused_and_left_alone() {
+    for case in 0..8 {
+        let mut rig = Rig::new();
+        let access = [Access::READ_WRITE, Access::READ, Access::WRITE][match case {
+            5 => 1,
+            6 => 2,
+            _ => 0,
+        }];
+        let (mapping, _region, address, key) = rig.open(4096, access);
+        let of_another = Rig::new().open(4096, Access::ALL).3;
+        let write = |address, key, length| Frame::Write { address, key, length };
+        let frame = match case {
+            0 => write(address, key ^ 1, 8),
+            1 => write(address + 4090, key, 8),
+            2 => write(address - 1, key, 8),
+            3 => write(u64::MAX - 3, key, 8),
+            4 => write(address, of_another, 8),
+            5 => write(address, key, 8),
+            6 => Frame::Read { address, key, length: 8 },
+            _ => Frame::FetchAdd { address, key, add: 1 },
+        };
+        rig.say(frame, if let Frame::Write { .. } = frame { &[1; 8] } else { &[] });
+        let ended = rig.ends();
+        assert_eq!(ended.iter().map(kind).collect::<Vec<_>>(), [Some(ErrorKind::ConnectionBroken)], "case {case}");
+        assert_eq!(rig.hear().frame, Frame::Refuse { request: 1, reason: Reason::Access }, "case {case}");
+        assert!(bytes(&mapping, 0..4096).iter().all(|&byte| byte == 0x5a), "case {case} changed memory");
+    }
+}
+
+#[test]
+fn a_window_that_is_closed_in_the_middle_of_a_write_stops_it() {
+    let mut rig = Rig::new();
+    let length = 100_000;
+    let mapping = Arc::new(Mapping::new(length).expect("memory"));
+    let memory: Arc<dyn Registrable> = Arc::clone(&mapping) as _;
+    let region = rig.register(&memory, 0..length, RegionAccess::Windows { write: true });
+    let opening = Opening { region, access: Access::WRITE };
+    let (window, key) = rig.queue.bind(rig.channel, 1, opening).map_err(|refused| refused.error).expect("binds");
+    rig.ends();
+    let address = mapping.address().addr() as u64;
+    let frame = Frame::Write { address, key, length: length as u32 };
+    rig.say(frame, &vec![1; length / 2]);
+    assert!(rig.settle().is_empty());
+    assert_eq!(bytes(&mapping, 0..1), [1], "the first half is there");
+    rig.queue.invalidate(rig.channel, 2, window).map_err(|_| ()).expect("invalidates");
+    // It is noticed by the next poll, whether or not more has come.
+    let mut ended = rig.ends();
+    rig.peer.write_all(&vec![1; length / 2]).expect("writes");
+    ended.extend(rig.settle());
+    assert!(ended.iter().any(|done| done.token == 2 && done.result.is_ok()));
+    assert_eq!(ended.iter().find_map(kind), Some(ErrorKind::ConnectionBroken));
+    assert!(bytes(&mapping, length / 2..length).iter().all(|&byte| byte == 0), "nothing more came");
+}
+
+#[test]
+fn what_no_peer_may_say_ends_the_channel_with_the_reason() {
+    let data = Frame::Data { length: 8 };
+    for (frame, acknowledged, word) in [
+        (Frame::Acknowledge, 1, "acknowledges request 1"),
+        (data, 0, "nothing that was asked"),
+        (Frame::Word { old: 1 }, 0, "nothing that was asked"),
+        (Frame::Refuse { request: 3, reason: Reason::Access }, 0, "refuses request 3"),
+        (Frame::Refuse { request: 0, reason: Reason::Access }, 0, "refuses request 0"),
+    ] {
+        let mut rig = Rig::new();
+        rig.peer.write_all(&Header { acknowledged, frame }.to_bytes()).expect("writes");
+        let ended = rig.ends();
+        let Some(Err(Failure::Broken(error))) = ended.into_iter().next().map(|ended| ended.result) else {
+            panic!("{frame:?} breaks it");
+        };
+        assert_eq!(error.kind(), ErrorKind::Protocol);
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    // An answer that is too long, and one of the wrong kind.
+    for (frame, acknowledged) in [(Frame::Data { length: 9 }, 0), (Frame::Word { old: 1 }, 0), (Frame::Acknowledge, 1)]
+    {
+        let mut rig = Rig::new();
+        let memory = rig.transfer(8);
+        rig.post(1, Operation::Read { address: 1, key: 1 }, Some(memory));
+        rig.peer.write_all(&Header { acknowledged, frame }.to_bytes()).expect("writes");
+        assert_eq!(rig.ends().iter().find_map(kind), Some(ErrorKind::Protocol), "{frame:?}");
+    }
+    // More reads than anybody may have outstanding.
+    let mut rig = Rig::new();
+    let (_mapping, _region, address, key) = rig.open(1 << 20, Access::READ);
+    let read = Header { acknowledged: 0, frame: Frame::Read { address, key, length: 1 << 20 } }.to_bytes();
+    rig.peer.write_all(&read.repeat(200)).expect("writes");
+    assert_eq!(rig.ends().iter().find_map(kind), Some(ErrorKind::Protocol));
+}
+
+#[test]
+fn noise_of_any_kind_breaks_one_channel_and_nothing_else() {
+    for round in 0..200u64 {
+        let mut rig = Rig::new();
+        let (_mapping, _region, address, key) = rig.open(4096, Access::ALL);
+        for token in 0..4 {
+            let memory = rig.transfer(512);
+            rig.queue.post_receive(token, memory).map_err(|_| ()).expect("room");
+        }
+        for token in 0..3 {
+            let memory = rig.transfer(100);
+            rig.post(token, Operation::Read { address: 0, key: 0 }, Some(memory));
+        }
+        let mut noise = vec![0u8; 4000];
+        noise.fill_with(rand::random);
+        if round % 2 == 0 {
+            // Good headers with bad contents, or some good ones.
+            for at in (0..noise.len() - HEADER).step_by(HEADER + 16) {
+                let length = u32::from(noise[at + 5]);
+                (noise[at], noise[at + 1]) = (1, noise[at + 1] % 12);
+                noise[at + 4..at + 8].copy_from_slice(&length.to_le_bytes());
+                noise[at + 8..at + 16].fill(0);
+                noise[at + 16..at + 24].copy_from_slice(&(address + u64::from(length)).to_le_bytes());
+                noise[at + 24..at + 28].copy_from_slice(&key.to_le_bytes());
+            }
+        }
+        // It may be ended before all is said.
+        let _ = rig.peer.write_all(&noise);
+        drop(rig.peer.shutdown(std::net::Shutdown::Write));
+        let _ = rig.settle();
+        rig.queue.fail(rig.channel);
+        let left = rig.queue.close(rig.channel).expect("it is there")();
+        let mut done = Vec::new();
+        rig.queue.poll(&mut done).expect("polls");
+        assert!(left.len() + done.len() < 100);
+        assert_eq!(Arc::strong_count(&rig.socket), 1, "nothing holds the stream");
+    }
+}
+
+#[test]
+fn what_was_posted_comes_back_when_the_channel_fails() {
+    let mut rig = Rig::new();
+    for token in 0..5 {
+        let memory = rig.transfer(1 << 20);
+        rig.post(token, Operation::Send, Some(memory));
+    }
+    rig.queue.fail(rig.channel);
+    let done = rig.ends();
+    assert_eq!(done.iter().map(|done| done.token).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert!(done.iter().all(|done| matches!(done.result, Err(Failure::Flushed)) && done.memory.is_some()));
+    rig.post(6, Operation::Probe, None);
+    assert!(matches!(&rig.ends()[..], [Completion { token: 6, result: Err(Failure::Flushed), .. }]));
+}
+
+#[test]
+fn receives_that_nobody_could_take_are_given_back() {
+    let mut rig = Rig::new();
+    let memory = rig.transfer(8);
+    rig.queue.post_receive(1, memory).map_err(|_| ()).expect("room");
+    let room = rig.queue.receive_room();
+    let (now, second) = (Instant::now(), Duration::from_secs(1));
+    rig.queue.tend(now);
+    rig.queue.tend(now + 2 * second);
+    assert!(rig.settle().is_empty(), "there is a channel");
+    drop(rig.queue.close(rig.channel).expect("it is there")());
+    rig.queue.tend(now + 3 * second);
+    rig.queue.tend(now + 5 * second);
+    assert!(matches!(&rig.ends()[..], [Completion { token: 1, memory: Some(_), .. }]));
+    assert_eq!(rig.queue.receive_room(), room + 1);
+}
+
+#[test]
+fn a_refusal_is_said_behind_what_is_half_written() {
+    let mut rig = Rig::new();
+    let memory = rig.transfer(8 << 20);
+    rig.post(1, Operation::Send, Some(memory));
+    // More than the socket takes is on its way, and then the peer does what it may not.
+    rig.say(Frame::Read { address: 1, key: 1, length: 1 }, &[]);
+    assert_eq!(rig.ends().iter().find_map(kind), Some(ErrorKind::ConnectionBroken));
+    let reader = std::thread::spawn({
+        let mut peer = rig.peer.try_clone().expect("a descriptor");
+        move || {
+            let mut all = Vec::new();
+            let _ = peer.read_to_end(&mut all);
+            all
+        }
+    });
+    while rig.queue.channel_standing(rig.channel) == Some(Standing::Active) && !reader.is_finished() {
+        rig.settle();
+        rig.queue.fail(rig.channel);
+    }
+    drop(rig.queue.close(rig.channel).expect("it is there")());
+    let all = reader.join().expect("no panic");
+    // Either all of it and the reason, or an end in the middle: nothing that could be taken for something else.
+    if all.len() >= 2 * HEADER + (8 << 20) {
+        let last = Header::parse(*all.last_chunk().expect("a header")).expect("a good one");
+        assert_eq!(last.frame, Frame::Refuse { request: 1, reason: Reason::Access });
+    }
+    let _ = rig.socket.as_fd();
+}
