@@ -131,8 +131,9 @@ impl State {
 
     fn deregister(&mut self, node: NodeId, key: u32) {
         if let Some(region) = self.nodes[node.0].books.remove(key) {
+            // A cache gives up what it has, for reading by us or by windows, in the order of addresses.
             if let Key::Region(Region { access, range, .. }) = &region
-                && *access != RegionAccess::LocalRead
+                && !matches!(access, RegionAccess::LocalRead | RegionAccess::Windows { write: false })
             {
                 let length = range.len();
                 self.note(Note::Deregistered { node, length });
