@@ -281,6 +281,7 @@ impl Actor {
             doubtful: mine.doubtful.get() + mine.given_up.get(),
             bulk_sent: mine.bulk.borrow().clone(),
             bulk_received: theirs.bulk.borrow().clone(),
+            is_ender: self.session.ender == self.side,
             forced: self.session.forced.get(),
             broken: self.session.far.as_ref().and_then(|far| far.broken.borrow().clone()),
         }
