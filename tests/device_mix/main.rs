@@ -1,9 +1,11 @@
-//! The random mix of `tests/sim` on a real device, between two processes, by the public API alone. What the two must know of each
-//! other goes over a socket beside the connection; every byte is checked.
+//! The random mix of `tests/sim` on a real device, between two processes, by the public API alone. What the two must
+//! know of each other goes over a socket beside the connection; every byte is checked.
 //!
-//! `host1` and `host2` are the same between two hosts: `tests/run --long` starts them, with packet loss, which ZCMI_TEST_MIX_LOSS
-//! says. ZCMI_TEST_MIX_SECONDS says how long it goes on, ZCMI_TEST_MIX_SEED where it begins.
+//! `host1` and `host2` are the same between two hosts: `tests/run --long` starts them, with packet loss, which
+//! ZCMI_TEST_MIX_LOSS says. ZCMI_TEST_MIX_SECONDS says how long it goes on, ZCMI_TEST_MIX_SEED where it begins.
 
+#[path = "../sim/actor.rs"]
+mod actor;
 #[path = "../sim/bulk.rs"]
 mod bulk;
 #[path = "../common/mod.rs"]
