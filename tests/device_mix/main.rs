@@ -116,6 +116,7 @@ async fn talk(path: PathBuf, uri: String, seconds: u64) {
         broken += u64::from(converse(&socket, connection, id, 0, &ledger).await);
         sessions += 1;
     }
+    socket.finish().await;
     println!("{sessions} seeds from {first} on in {:.1?}, {broken} broken or cut off", begun.elapsed());
     println!("operations: {:?}\nerrors: {:?}", ledger.counts(), ledger.errors());
     let missing: Vec<_> = operations::names().into_iter().filter(|name| !ledger.counts().contains_key(name)).collect();

@@ -229,10 +229,7 @@ impl Session {
                 let came = to.bulk_received.get(channel).unwrap_or(&nothing);
                 for (number, fate) in messages {
                     let has_come = came.contains_key(number);
-                    assert!(
-                        !has_come || *fate != Fate::NotSent,
-                        "message {number} on {channel} was not sent, and came"
-                    );
+                    assert!(!has_come || *fate != Fate::NotSent, "{number} on {channel} was not sent, and came");
                     let is_lost = *fate == Fate::Sent && !has_come && is_whole;
                     assert!(!is_lost, "message {number} on {channel} was sent, and has not come");
                 }
