@@ -6,7 +6,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-pub(crate) use tokio::time::sleep;
+/// Everything takes longer than in a simulation: a grant that lives for its milliseconds would never be used.
+const SLOWNESS: u32 = 20;
+
+pub(crate) fn sleep(time: Duration) -> tokio::time::Sleep {
+    tokio::time::sleep(time * SLOWNESS)
+}
 
 thread_local! {
     static STATE: Cell<u64> = const { Cell::new(0) };
