@@ -365,7 +365,7 @@ fn connections_that_break_while_they_are_dropped_leave_nothing_behind() {
             let client = connector.connect(&uri).await.expect("connects");
             let server = accepting.await.expect("the task ends").expect("accepts");
             if round == 0 {
-                common::wait_outside(&server);
+                common::wait_everywhere(&server).await;
             }
             // Dropped by another task the moment it learns that the other end has gone.
             let waiting = tokio::spawn(async move { drop(server.recv().await.map(drop)) });

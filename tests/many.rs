@@ -1,4 +1,5 @@
-//! Many connections of one worker, at once and one after the other; ZCMI_TEST_CONNECTIONS and ZCMI_TEST_CYCLES say how many.
+//! Many connections of one worker, at once and one after the other; ZCMI_TEST_CONNECTIONS and ZCMI_TEST_CYCLES say how
+//! many.
 //! `tests/run --long` has a thousand and ten thousand.
 
 mod common;

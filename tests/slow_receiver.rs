@@ -1,5 +1,5 @@
-//! A receiver that takes a message every 50 ms, of a sender that sends as fast as it can, on a real device: the sender's
-//! memory stays bounded, and no message finds the receiver without a receive.
+//! A receiver that takes a message every 50 ms, of a sender that sends as fast as it can, on a real device: the
+//! sender's memory stays bounded, and no message finds the receiver without a receive.
 
 mod common;
 

@@ -143,17 +143,16 @@ pub async fn aside<R: Send + 'static>(blocking: impl FnOnce() -> R + Send + 'sta
 /// What there is when `worker` has opened its device and nothing else is left of it.
 pub async fn baseline(worker: &Worker, address: &str) -> resources::Resources {
     let (client, server) = pair(worker, address).await;
-    // Someone has waited: the descriptor that wakes this runtime's tasks is there.
-    let nothing = tokio::time::timeout(Duration::from_millis(50), server.recv()).await;
-    assert!(nothing.is_err(), "nobody has sent anything");
-    wait_outside(&server);
+    wait_everywhere(&server).await;
     drop((client, server));
     aside(resources::Resources::settled).await
 }
 
-/// Begins to wait on a thread without a runtime: the service's descriptor of the connection's device is there from now
-/// on. Else the first task that the service thread polls makes it, at any time.
-pub fn wait_outside(connection: &Connection) {
+/// Waits a moment here, and on a thread without a runtime: what wakes this runtime's tasks is there from now on, and what wakes
+/// the others. Else a later wait makes them, at any time.
+pub async fn wait_everywhere(connection: &Connection) {
+    let nothing = tokio::time::timeout(Duration::from_millis(50), connection.recv()).await;
+    assert!(nothing.is_err(), "nobody has sent anything");
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| {
             let mut receiving = std::pin::pin!(connection.recv());

@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex, Notify};
+use tokio::task::JoinHandle;
 
 use crate::far::Fact;
 use crate::session::Session;
@@ -19,6 +20,7 @@ pub(crate) struct Accepting(UnixListener);
 pub(crate) struct Socket {
     to_write: UnboundedSender<Fact>,
     heard: Rc<Heard>,
+    writing: JoinHandle<()>,
 }
 
 #[derive(Default)]
@@ -66,7 +68,7 @@ impl Socket {
     fn over(stream: UnixStream) -> Self {
         let (reading, mut writing) = stream.into_split();
         let (to_write, mut facts) = unbounded_channel::<Fact>();
-        tokio::task::spawn_local(async move {
+        let written = tokio::task::spawn_local(async move {
             while let Some(fact) = facts.recv().await {
                 let mut line = serde_json::to_vec(&fact).expect("it can be written");
                 line.push(b'\n');
@@ -86,7 +88,13 @@ impl Socket {
             *hearing.is_closed.borrow_mut() = true;
             hearing.changed.notify_waiters();
         });
-        Self { to_write, heard }
+        Self { to_write, heard, writing: written }
+    }
+
+    /// Waits until all that was told is on its way.
+    pub(crate) async fn finish(self) {
+        drop(self.to_write);
+        self.writing.await.expect("no panic");
     }
 
     pub(crate) fn sender(&self) -> Sender {

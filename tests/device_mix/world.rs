@@ -1,10 +1,17 @@
 //! What the mix has of the world: here that is the real one.
 
-use std::cell::Cell;
+use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-pub(crate) use tokio::time::sleep;
+/// Everything takes longer than in a simulation: a grant that lives for its milliseconds would never be used.
+const SLOWNESS: u32 = 20;
+
+pub(crate) fn sleep(time: Duration) -> tokio::time::Sleep {
+    tokio::time::sleep(time * SLOWNESS)
+}
 
 thread_local! {
     static STATE: Cell<u64> = const { Cell::new(0) };
@@ -24,22 +31,41 @@ pub(crate) fn random(bound: u64) -> u64 {
     (mixed ^ mixed >> 31) % bound
 }
 
+thread_local! {
+    /// What a task has panicked with.
+    static PANIC: RefCell<Option<Box<dyn Any + Send>>> = const { RefCell::new(None) };
+}
+
+/// Panics as soon as a task has.
+pub(crate) async fn panicked() {
+    loop {
+        if let Some(panic) = PANIC.take() {
+            std::panic::resume_unwind(panic);
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// A task of this thread.
 pub(crate) struct Task<T>(tokio::task::JoinHandle<T>);
 
 pub(crate) fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
-    Task(tokio::task::spawn_local(future))
+    Task(tokio::task::spawn_local(async {
+        match tokio::task::spawn_local(future).await {
+            Err(error) if error.is_panic() => {
+                PANIC.set(Some(error.into_panic()));
+                std::future::pending().await
+            }
+            result => result.expect("nobody cancels it"),
+        }
+    }))
 }
 
 impl<T> Future for Task<T> {
     type Output = Option<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
-        Poll::Ready(match ready!(Pin::new(&mut self.0).poll(context)) {
-            Ok(result) => Some(result),
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => None,
-        })
+        Pin::new(&mut self.0).poll(context).map(Result::ok)
     }
 }
 

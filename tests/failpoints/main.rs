@@ -1,5 +1,5 @@
-//! A process is killed at each of many named points, on a real device. It has said that it is there, and stands still. The
-//! survivor learns it within a second, keeps nothing of it, and goes on with everybody else.
+//! A process is killed at each of many named points, on a real device. It has said that it is there, and stands still.
+//! The survivor learns it within a second, keeps nothing of it, and goes on with everybody else.
 
 mod bystander;
 mod survivor;

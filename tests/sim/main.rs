@@ -3,12 +3,14 @@
 //! `cargo test --release --features internals --test sim`, with `-- --seeds N` or `ZCMI_SIM_SEEDS=N` for more of them.
 //! `ZCMI_SIM_SEED=N` runs one seed and shows the end of its trace.
 
+#[allow(dead_code, reason = "a part is for two processes, on a device")]
+mod actor;
 mod bulk;
 mod cancelled;
 mod coverage;
 mod cycles;
 mod determinism;
-#[allow(dead_code, reason = "the mix on a device has two processes, and needs all of it")]
+#[allow(dead_code, reason = "a part is for two processes, on a device")]
 mod far;
 mod ledger;
 mod mix;
@@ -17,7 +19,7 @@ mod pattern;
 mod planted;
 mod points;
 mod seeds;
-#[allow(dead_code, reason = "as above")]
+#[allow(dead_code, reason = "a part is for two processes, on a device")]
 mod session;
 mod settings;
 mod silence;
