@@ -70,9 +70,11 @@ fn tables_are_aligned() {
 fn a_server_serves_client_after_client() {
     let Some(_device) = device() else { return };
     let mut server = start("ping_pong", &["--bind", "0.0.0.0:0"]);
-    let stderr = server.0.stderr.take().expect("piped");
+    let mut stderr = BufReader::new(server.0.stderr.take().expect("piped"));
     let mut line = String::new();
-    BufReader::new(stderr).read_line(&mut line).expect("a line");
+    stderr.read_line(&mut line).expect("a line");
+    // It says more, and would end where nobody reads that.
+    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
     let port = line.trim().rsplit(':').next().expect("a port");
     let address = format!("{}:{port}", host());
 
