@@ -72,7 +72,9 @@ impl Arguments {
             Waiting::Busy => Polling::Busy,
             Waiting::Event => Polling::Event,
         };
-        Config { polling, coalesce: !self.no_coalescing, ..Config::default() }
+        // What is counted does not depend on the time that it takes.
+        let heartbeat = if self.measure == Measure::Count { Duration::ZERO } else { Config::default().heartbeat };
+        Config { polling, coalesce: !self.no_coalescing, heartbeat, ..Config::default() }
     }
 }
 
