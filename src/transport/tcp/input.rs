@@ -94,7 +94,8 @@ impl Channel {
                 Ok(read) => {
                     total += read;
                     if read < wanted {
-                        break;
+                        shared.has_left |= self.stalled.is_some();
+                        return Ok(true);
                     }
                 }
                 Err(Errno::AGAIN) => break,
@@ -105,6 +106,7 @@ impl Channel {
                 }
             }
         }
+        shared.has_left |= total >= TURN;
         Ok(total > 0)
     }
 

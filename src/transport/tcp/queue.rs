@@ -50,6 +50,8 @@ pub(super) struct Shared {
     outstanding: usize,
     pub(super) ready: Vec<Completion>,
     pub(super) scratch: Vec<u8>,
+    /// Whether some stream may have more than was read.
+    pub(super) has_left: bool,
 }
 
 impl Shared {
@@ -83,6 +85,8 @@ pub(crate) struct TcpQueue {
     kick: OwnedFd,
     is_armed: bool,
     is_kicked: bool,
+    /// Whether the next poll need not ask the kernel: all that was there is read, or what is there makes an event.
+    may_skip: bool,
 }
 
 impl TcpQueue {
@@ -101,6 +105,7 @@ impl TcpQueue {
             outstanding: 0,
             ready: Vec::with_capacity(64),
             scratch: vec![0; SCRATCH],
+            has_left: false,
         };
         Ok(Self {
             domain,
@@ -119,6 +124,7 @@ impl TcpQueue {
             kick,
             is_armed: false,
             is_kicked: false,
+            may_skip: false,
         })
     }
 
@@ -406,11 +412,18 @@ impl Queue for TcpQueue {
         if !self.unopened.is_empty() {
             self.take_up();
         }
+        if std::mem::take(&mut self.may_skip) {
+            let happened = !self.shared.ready.is_empty();
+            done.append(&mut self.shared.ready);
+            return Ok(happened);
+        }
         let mut happened = false;
         if self.live.len() <= FEW {
+            self.shared.has_left = false;
             for index in 0..self.live.len() {
                 happened |= self.read_one(self.live[index]);
             }
+            self.may_skip = happened && !self.shared.has_left && self.stalled.is_empty();
         } else {
             happened = self.read_ready();
             for index in 0..self.stalled.len() {
@@ -429,7 +442,7 @@ impl Queue for TcpQueue {
 
     fn request_notification(&mut self) -> Result<()> {
         self.acknowledge(0);
-        self.is_armed = true;
+        (self.is_armed, self.may_skip) = (true, true);
         self.note_ready();
         arm(&self.events, &self.sockets)
     }
