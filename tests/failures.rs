@@ -100,7 +100,7 @@ fn connecting_to_a_port_without_listener_is_refused_at_once() {
 fn connecting_to_an_address_without_a_route_says_so() {
     common::on_rdma(|address| async move {
         for peer in ["203.0.113.9:7471", "[2001:db8::9]:7471"] {
-            let error = refused(&quick(), &common::uri(&*peer), Duration::from_secs(2) + SLACK).await;
+            let error = refused(&quick(), &common::uri(peer), Duration::from_secs(2) + SLACK).await;
             says(&error, &[ErrorKind::NoRoute], "connect", peer, true);
         }
         still_works(&address).await;
