@@ -94,8 +94,7 @@ impl Channel {
                 Ok(read) => {
                     total += read;
                     if read < wanted {
-                        shared.has_left |= self.stalled.is_some();
-                        return Ok(true);
+                        break;
                     }
                 }
                 Err(Errno::AGAIN) => break,
@@ -106,7 +105,6 @@ impl Channel {
                 }
             }
         }
-        shared.has_left |= total >= TURN;
         Ok(total > 0)
     }
 

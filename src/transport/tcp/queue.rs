@@ -50,8 +50,6 @@ pub(super) struct Shared {
     outstanding: usize,
     pub(super) ready: Vec<Completion>,
     pub(super) scratch: Vec<u8>,
-    /// Whether some stream may have more than was read.
-    pub(super) has_left: bool,
 }
 
 impl Shared {
@@ -85,7 +83,7 @@ pub(crate) struct TcpQueue {
     kick: OwnedFd,
     is_armed: bool,
     is_kicked: bool,
-    /// Whether the next poll need not ask the kernel: all that was there is read, or what is there makes an event.
+    /// Whether the next poll need not ask the kernel: what is there makes an event.
     may_skip: bool,
 }
 
@@ -105,7 +103,6 @@ impl TcpQueue {
             outstanding: 0,
             ready: Vec::with_capacity(64),
             scratch: vec![0; SCRATCH],
-            has_left: false,
         };
         Ok(Self {
             domain,
@@ -419,11 +416,9 @@ impl Queue for TcpQueue {
         }
         let mut happened = false;
         if self.live.len() <= FEW {
-            self.shared.has_left = false;
             for index in 0..self.live.len() {
                 happened |= self.read_one(self.live[index]);
             }
-            self.may_skip = happened && !self.shared.has_left && self.stalled.is_empty();
         } else {
             happened = self.read_ready();
             for index in 0..self.stalled.len() {
