@@ -35,6 +35,8 @@ const DRY_POLLS: u32 = 2;
 const NOT_READY: Duration = Duration::from_millis(250);
 /// How long there is no channel before what is posted is given back.
 const IDLE: Duration = Duration::from_secs(1);
+/// Receives for which there is room from the start.
+const RECEIVES: usize = 256;
 /// Which part of the completions is for receives.
 const RECEIVES_SHARE: usize = 2;
 /// Event data of the wake-up, which no channel has.
@@ -99,7 +101,7 @@ impl TcpQueue {
         }
         let shared = Shared {
             accesses: Accesses::new(Arc::clone(&domain)),
-            receives: VecDeque::new(),
+            receives: VecDeque::with_capacity(RECEIVES.min(completions)),
             outstanding: 0,
             ready: Vec::with_capacity(64),
             scratch: vec![0; SCRATCH],
@@ -108,11 +110,11 @@ impl TcpQueue {
             domain,
             shared,
             channels: Vec::new(),
-            live: Vec::new(),
-            unopened: Vec::new(),
-            staged: Vec::new(),
-            due: Vec::new(),
-            stalled: Vec::new(),
+            live: Vec::with_capacity(16),
+            unopened: Vec::with_capacity(16),
+            staged: Vec::with_capacity(16),
+            due: Vec::with_capacity(16),
+            stalled: Vec::with_capacity(16),
             most_receives: completions / RECEIVES_SHARE,
             idle_since: None,
             sockets,
@@ -392,7 +394,8 @@ impl Queue for TcpQueue {
 
     fn tend(&mut self, now: Instant) {
         self.acknowledge(0);
-        for place in self.stalled.clone() {
+        for index in 0..self.stalled.len() {
+            let place = self.stalled[index];
             let since = self.channel(ChannelKey(place)).and_then(|channel| channel.stalled);
             if since.is_some_and(|since| now.saturating_duration_since(since) >= NOT_READY) {
                 self.turn(place, |_, _| Err(Trouble::Refused(Reason::NotReady)));
