@@ -176,10 +176,16 @@ impl Error {
 
     /// What probably helps; `None` where the error says it all.
     pub fn hint(&self) -> Option<&'static str> {
+        if self.0.device.as_deref() == Some("tcp")
+            && let Some(hint) = self.hint_over_tcp()
+        {
+            return Some(hint);
+        }
         Some(match self.0.kind {
             ErrorKind::AddressInUse => "another process listens there; choose another port, or port 0",
             ErrorKind::AddressInvalid => {
-                "write rdma://HOST:PORT; to listen, HOST is an address of an RDMA device (see `rdma link` and `ip address`)"
+                "write rdma://HOST:PORT or tcp://HOST:PORT; to listen, HOST is an address of this host (see `ip address`), with rdma:// \
+                 of an RDMA device (see `rdma link`)"
             }
             ErrorKind::ConnectionRefused => "start the peer first, and check the port",
             ErrorKind::Decode => "both ends must use the same types, and the same codec",
@@ -190,7 +196,7 @@ impl Error {
                 "raise the limit on locked memory: `ulimit -l unlimited`, or LimitMEMLOCK=infinity in the service's unit"
             }
             ErrorKind::NoDevice => {
-                "`rdma link` lists devices; without one, `soft-roce-setup/up` makes a Soft-RoCE device, \
+                "tcp://HOST:PORT needs no device; `rdma link` lists devices; without one, `soft-roce-setup/up` makes a Soft-RoCE device, \
                  `soft-roce-setup/run -- COMMAND` runs a command with one"
             }
             ErrorKind::NoRoute => {
@@ -220,6 +226,24 @@ impl Error {
             ErrorKind::Unresponsive => {
                 "look at the peer's process: continue it, or give it a processor; raise Config::peer_timeout if it may pause so long"
             }
+            _ => return None,
+        })
+    }
+}
+
+impl Error {
+    /// What helps where there is no RDMA device, if it is something else.
+    fn hint_over_tcp(&self) -> Option<&'static str> {
+        Some(match self.0.kind {
+            ErrorKind::NoRoute => "check `ip route get ADDRESS`",
+            ErrorKind::PermissionDenied => {
+                "ports below 1024 are for privileged programs; choose another port, or port 0"
+            }
+            ErrorKind::ResourceExhausted => "close connections, or raise the limit on open files: `ulimit -n`",
+            ErrorKind::TimedOut => {
+                "the peer is overloaded or stopped, or a firewall drops the packets; raise the timeout if the network is slow"
+            }
+            ErrorKind::Unreachable => "check the peer's host and link, and the firewalls in between",
             _ => return None,
         })
     }

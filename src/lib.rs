@@ -1,5 +1,5 @@
 //! Zero-copy messaging over RDMA: programs exchange messages and handles to memory, and read and write
-//! each other's memory directly.
+//! each other's memory directly. The same programs run over TCP where there is no RDMA device: `tcp://HOST:PORT`.
 //!
 //! ```no_run
 //! use zcmi::{Access, Buffer, Config, Connector, Listener, RemoteBuffer, Worker};
@@ -68,7 +68,7 @@
 //! # Features
 //!
 //! `verbs` (default): RDMA. It needs cmake and libclang to build; the C libraries are opened at run time. Without it there are
-//! buffers and handles, and in this version no transport.
+//! all the rest, over TCP.
 //!
 //! `bincode` (default): the codec of [`Channel::send_value`] and the like. Those that take a codec of one's own are
 //! there without it.

@@ -19,7 +19,7 @@ impl Connector {
         Self { worker: worker.clone() }
     }
 
-    /// Connects to `address`, `rdma://HOST:PORT`, within [`Config::connect_timeout`](crate::Config::connect_timeout).
+    /// Connects to `address`, `rdma://HOST:PORT` or `tcp://HOST:PORT`, within [`Config::connect_timeout`](crate::Config::connect_timeout).
     ///
     /// # Errors
     /// Among others [`ConnectionRefused`](crate::ErrorKind::ConnectionRefused) (nobody listens),

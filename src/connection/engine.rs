@@ -199,11 +199,11 @@ impl<T: Transport> Engine<T> {
             }
         };
         core.uncork();
-        let was_polled = core.was_polled;
+        let (was_polled, somebody_sleeps) = (core.was_polled, core.waiting > 0);
         if !was_polled || self.idle.is_needed() {
             let happened = self.progress(&mut core);
             while happened && self.progress(&mut core) {}
-            if happened || !was_polled {
+            if self.idle.is_wanted(happened, was_polled, somebody_sleeps) {
                 self.serve_while_idle(&mut core);
             }
         }

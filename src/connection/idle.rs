@@ -1,7 +1,7 @@
 //! Where no device serves the peers: the service thread does, while the application does not poll.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::core::Core;
@@ -18,6 +18,8 @@ pub(super) struct Idle {
     watch: OnceLock<WatchId>,
     /// Times in a row that there was nothing left to do.
     for_nothing: AtomicU32,
+    /// Whether those who wait for the device were seen not to come when it had something.
+    are_late: AtomicBool,
 }
 
 impl Idle {
@@ -28,6 +30,18 @@ impl Idle {
 
     pub(super) fn watch(&self) -> Option<WatchId> {
         self.watch.get().copied()
+    }
+
+    /// A look of the service thread: whether there was something, whether others have polled since the last one, and whether
+    /// somebody sleeps until there is something. Answers whether to look at once from now on.
+    pub(super) fn is_wanted(&self, happened: bool, was_polled: bool, somebody_sleeps: bool) -> bool {
+        if was_polled {
+            self.are_late.store(false, Ordering::Relaxed);
+        } else if happened && somebody_sleeps {
+            // They were called, and their thread does something else.
+            self.are_late.store(true, Ordering::Relaxed);
+        }
+        (happened || !was_polled) && (!somebody_sleeps || self.are_late.load(Ordering::Relaxed))
     }
 
     /// There was something to do, or not; answers whether to go on with it.
@@ -57,14 +71,19 @@ impl<T: Transport> Engine<T> {
     /// A peer may have asked for something while the application did not poll.
     fn on_idle_event(self: &Arc<Self>) -> bool {
         let mut core = self.lock();
-        let was_polled = core.was_polled;
+        let (was_polled, somebody_sleeps) = (core.was_polled, core.waiting > 0);
+        if was_polled {
+            self.idle.are_late.store(false, Ordering::Relaxed);
+        }
         if let Err(error) = core.queue.drain_idle() {
             core.fail_all(&error.with_device(&self.device));
         }
         let happened = self.progress(&mut core);
         while happened && self.progress(&mut core) {}
         core.was_polled = was_polled;
-        if self.idle.was_of_use(happened) {
+        // Who sleeps is called too, and serves the peers then.
+        let is_left_to_them = somebody_sleeps && !self.idle.are_late.load(Ordering::Relaxed);
+        if self.idle.was_of_use(happened) && !is_left_to_them {
             self.serve_while_idle(&mut core);
         }
         self.settle(core);
@@ -83,5 +102,17 @@ mod tests {
         assert!((1..MOST_FOR_NOTHING).all(|_| idle.was_of_use(false)));
         assert!(!idle.was_of_use(false) && !idle.was_of_use(false));
         assert!(idle.was_of_use(true) && idle.was_of_use(false));
+    }
+
+    #[test]
+    fn peers_are_left_to_those_who_sleep_unless_they_do_not_come() {
+        let idle = Idle::default();
+        assert!(idle.is_wanted(false, false, false), "nobody polls");
+        assert!(!idle.is_wanted(false, true, false), "somebody does");
+        assert!(idle.is_wanted(true, true, false), "somebody does, and not often enough");
+        assert!(!idle.is_wanted(false, false, true), "they are called");
+        assert!(idle.is_wanted(true, false, true), "they were, and did not come");
+        assert!(idle.is_wanted(false, false, true), "nor do they now");
+        assert!(!idle.is_wanted(false, true, true), "they have come");
     }
 }

@@ -40,8 +40,8 @@ struct State {
 }
 
 impl Listener {
-    /// Listens at `address`, `rdma://HOST:PORT`. HOST is an address of an RDMA device or `0.0.0.0` or `[::]` for all
-    /// devices; port 0 lets the kernel choose.
+    /// Listens at `address`: `rdma://HOST:PORT`, where HOST is an address of an RDMA device or `0.0.0.0` or `[::]` for all
+    /// devices, or `tcp://HOST:PORT`, where it is any address of this host; port 0 lets the kernel choose.
     ///
     /// # Errors
     /// [`AddressInUse`](crate::ErrorKind::AddressInUse), [`AddressInvalid`](crate::ErrorKind::AddressInvalid),

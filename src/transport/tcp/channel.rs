@@ -12,6 +12,9 @@ use crate::memory::Transfer;
 use crate::transport::{Capabilities, ChannelKey, ChannelSizes, Completion, Failure, Operation, Request, Source};
 use crate::{Error, ErrorKind};
 
+/// Requests for which there is room from the start.
+const USUAL: usize = 32;
+
 /// How a channel can end by what happens on its stream.
 #[derive(Debug)]
 pub(super) enum Trouble {
@@ -101,12 +104,12 @@ impl Channel {
             sizes,
             reads: 0,
             first: 1,
-            pending: VecDeque::new(),
+            pending: VecDeque::with_capacity(USUAL.min(sizes.sends as usize)),
             next: 1,
             written: 0,
             next_answer: 1,
             reads_out: 0,
-            output: Outgoing::default(),
+            output: Outgoing::new(),
             intake: Intake::default(),
             is_readable: true,
             why_lost: None,

@@ -109,6 +109,7 @@ impl Lobby {
                 Err(Errno::AGAIN) => return !lock(&self.state).is_closed,
                 // It has gone again.
                 Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => {}
+                Err(_) if lock(&self.state).is_closed => return false,
                 Err(errno) => {
                     tracing::warn!(%errno, "a peer could not be accepted");
                     // Without descriptors it stays readable: another look follows, after a pause.
@@ -227,10 +228,10 @@ impl Drop for TcpListener {
     fn drop(&mut self) {
         let service = &self.lobby.service;
         service.unwatch(self.watch);
-        // The service thread closes its descriptors soon; the port is free now.
-        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
         let mut state = lock(&self.lobby.state);
         state.is_closed = true;
+        // The service thread closes its descriptors soon; the port is free now.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
         for (_, watch, timer) in state.silent.drain(..) {
             service.unwatch(watch);
             service.cancel(timer);

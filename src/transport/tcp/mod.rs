@@ -11,6 +11,7 @@ mod access;
 mod channel;
 mod closing;
 mod domain;
+mod events;
 mod frame;
 mod hello;
 mod input;

@@ -86,6 +86,11 @@ enum What {
 }
 
 impl Outgoing {
+    pub(super) fn new() -> Self {
+        let (frames, answers) = (VecDeque::with_capacity(BATCH + 2), VecDeque::with_capacity(BATCH));
+        Self { frames, answers, ..Self::default() }
+    }
+
     /// The peer's requests that may be acknowledged: those before the first that is not answered.
     fn acknowledgeable(&self) -> u64 {
         self.answers.front().map_or(self.done, |answer| answer.request - 1)

@@ -6,16 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
-
 use super::access::Accesses;
-use super::channel::{Channel, Interest, Outcome, Standing, Trouble};
+use super::channel::{Channel, Outcome, Standing, Trouble};
 use super::domain::TcpDomain;
+use super::events::Events;
 use super::frame::Reason;
 use super::input::SCRATCH;
 use super::socket::Socket;
-use super::{closing, failed, kernel};
+use super::{closing, kernel};
 use crate::memory::Transfer;
 use crate::transport::{
     Capabilities, ChannelKey, ChannelSizes, Completion, Failure, NotBound, Opening, Queue, Refused, Request, WindowKey,
@@ -24,8 +22,6 @@ use crate::{Error, ErrorKind, Result};
 
 /// Sockets that are read at each poll; of more, the kernel is asked which have something.
 const FEW: usize = 2;
-/// Sockets that one poll looks at.
-const EVENTS: usize = 32;
 /// Requests of the peer that are done before it is told, though more come in.
 const MOST_UNTOLD: u64 = 16;
 /// Polls in a row that find nothing before it is told what is done: an answer of the program, which says it too, may be about to
@@ -35,10 +31,10 @@ const DRY_POLLS: u32 = 2;
 const NOT_READY: Duration = Duration::from_millis(250);
 /// How long there is no channel before what is posted is given back.
 const IDLE: Duration = Duration::from_secs(1);
+/// Receives for which there is room from the start.
+const RECEIVES: usize = 256;
 /// Which part of the completions is for receives.
 const RECEIVES_SHARE: usize = 2;
-/// Event data of the wake-up, which no channel has.
-const KICK: u64 = u64::MAX;
 /// Names no channel.
 const NONE: ChannelKey = ChannelKey(u32::MAX);
 
@@ -74,30 +70,17 @@ pub(crate) struct TcpQueue {
     stalled: Vec<u32>,
     most_receives: usize,
     idle_since: Option<Instant>,
-    /// Has the sockets, and `kick`.
-    sockets: OwnedFd,
-    /// Each has `sockets`, and is readable once after it was armed.
-    events: OwnedFd,
-    idle: OwnedFd,
-    /// Readable when something is ready that came from no socket.
-    kick: OwnedFd,
-    is_armed: bool,
-    is_kicked: bool,
+    events: Events,
+    /// Whether the next poll need not ask the kernel: what is there makes an event.
+    may_skip: bool,
 }
 
 impl TcpQueue {
     pub(super) fn open(domain: Arc<TcpDomain>, completions: usize) -> Result<Self> {
-        let told = |errno| failed("open device", errno).with_device(super::DEVICE);
-        let epoll = || epoll::create(CreateFlags::CLOEXEC).map_err(told);
-        let (sockets, events, idle) = (epoll()?, epoll()?, epoll()?);
-        let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(told)?;
-        epoll::add(&sockets, &kick, EventData::new_u64(KICK), EventFlags::IN).map_err(told)?;
-        for outer in [&events, &idle] {
-            epoll::add(outer, &sockets, EventData::new_u64(0), EventFlags::ONESHOT).map_err(told)?;
-        }
+        let events = Events::open()?;
         let shared = Shared {
             accesses: Accesses::new(Arc::clone(&domain)),
-            receives: VecDeque::new(),
+            receives: VecDeque::with_capacity(RECEIVES.min(completions)),
             outstanding: 0,
             ready: Vec::with_capacity(64),
             scratch: vec![0; SCRATCH],
@@ -106,19 +89,15 @@ impl TcpQueue {
             domain,
             shared,
             channels: Vec::new(),
-            live: Vec::new(),
-            unopened: Vec::new(),
-            staged: Vec::new(),
-            due: Vec::new(),
-            stalled: Vec::new(),
+            live: Vec::with_capacity(16),
+            unopened: Vec::with_capacity(16),
+            staged: Vec::with_capacity(16),
+            due: Vec::with_capacity(16),
+            stalled: Vec::with_capacity(16),
             most_receives: completions / RECEIVES_SHARE,
             idle_since: None,
-            sockets,
             events,
-            idle,
-            kick,
-            is_armed: false,
-            is_kicked: false,
+            may_skip: false,
         })
     }
 
@@ -185,7 +164,7 @@ impl TcpQueue {
                 happened
             }
         };
-        self.watch(&mut channel);
+        self.events.watch(&mut channel);
         self.channels[place as usize] = Some(channel);
         happened
     }
@@ -239,31 +218,6 @@ impl TcpQueue {
         });
     }
 
-    /// Has the kernel look for what the channel waits for.
-    fn watch(&self, channel: &mut Channel) {
-        let is_live = channel.standing == Standing::Active && channel.socket.is_open();
-        let wanted = Interest {
-            reading: is_live && channel.is_readable && channel.stalled.is_none(),
-            writing: is_live && channel.output.is_blocked,
-        };
-        if wanted == channel.interest {
-            return;
-        }
-        let when = |wanted: bool, flag| if wanted { flag } else { EventFlags::empty() };
-        let flags = when(wanted.reading, EventFlags::IN) | when(wanted.writing, EventFlags::OUT);
-        let (sockets, socket, data) = (&self.sockets, channel.socket.as_fd(), EventData::new_u64(channel.key.0.into()));
-        let done = match (channel.interest == Interest::default(), flags.is_empty()) {
-            (true, _) => epoll::add(sockets, socket, data, flags),
-            // Without it even what is always looked for is not.
-            (false, true) => epoll::delete(sockets, socket),
-            (false, false) => epoll::modify(sockets, socket, data, flags),
-        };
-        match done {
-            Ok(()) => channel.interest = wanted,
-            Err(errno) => channel.socket.lost(failed("wait", errno)),
-        }
-    }
-
     /// Tells peers what is done, those that have not heard it for `polls` polls in a row.
     fn acknowledge(&mut self, polls: u32) {
         let mut due = std::mem::take(&mut self.due);
@@ -287,13 +241,6 @@ impl TcpQueue {
         self.due = due;
     }
 
-    /// Something is ready that came from no socket: who sleeps is to look.
-    fn note_ready(&mut self) {
-        if self.is_armed && !self.is_kicked && !self.shared.ready.is_empty() {
-            self.is_kicked = rustix::io::write(&self.kick, &1u64.to_ne_bytes()).is_ok();
-        }
-    }
-
     fn read_one(&mut self, place: u32) -> bool {
         self.turn(place, |channel, shared| {
             let was_blocked = channel.output.is_blocked;
@@ -303,15 +250,6 @@ impl TcpQueue {
             let has_written = was_blocked && !channel.output.is_blocked;
             channel.read(shared).map(|has_read| has_read || has_written)
         })
-    }
-
-    fn read_ready(&mut self) -> bool {
-        let nothing = Event { flags: EventFlags::empty(), data: EventData::new_u64(KICK) };
-        let mut events = [nothing; EVENTS];
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let count = epoll::wait(&self.sockets, &mut events[..], Some(&zero)).unwrap_or_default();
-        let places = events[..count].iter().map(|event| { event.data }.u64()).filter(|place| *place != KICK);
-        places.fold(false, |happened, place| self.read_one(place as u32) | happened)
     }
 
     /// Gives back what nobody could take.
@@ -331,7 +269,7 @@ impl TcpQueue {
                     memory: Some(memory),
                 });
             }
-            self.note_ready();
+            self.events.note(!self.shared.ready.is_empty());
         }
     }
 
@@ -340,7 +278,7 @@ impl TcpQueue {
         let is_failed = self.channel(channel).is_none_or(|channel| channel.standing == Standing::Failed);
         let result = if is_failed { Err(Failure::Flushed) } else { Ok(0) };
         self.shared.ready.push(Completion { token, channel, is_receive: false, result, immediate: None, memory: None });
-        self.note_ready();
+        self.events.note(!self.shared.ready.is_empty());
     }
 }
 
@@ -354,7 +292,7 @@ impl Queue for TcpQueue {
         known.post(request).map_err(|(error, memory)| Refused { error, memory })?;
         if known.standing == Standing::Failed {
             known.flush_pending(&mut self.shared.ready);
-            self.note_ready();
+            self.events.note(!self.shared.ready.is_empty());
         } else if self.staged.last() != Some(&channel.0) {
             self.staged.push(channel.0);
         }
@@ -389,22 +327,26 @@ impl Queue for TcpQueue {
 
     fn tend(&mut self, now: Instant) {
         self.acknowledge(0);
-        for place in self.stalled.clone() {
+        for index in 0..self.stalled.len() {
+            let place = self.stalled[index];
             let since = self.channel(ChannelKey(place)).and_then(|channel| channel.stalled);
             if since.is_some_and(|since| now.saturating_duration_since(since) >= NOT_READY) {
                 self.turn(place, |_, _| Err(Trouble::Refused(Reason::NotReady)));
-                self.note_ready();
+                self.events.note(!self.shared.ready.is_empty());
             }
         }
         self.give_back_receives(now);
     }
 
     fn poll(&mut self, done: &mut Vec<Completion>) -> Result<bool> {
-        if std::mem::take(&mut self.is_kicked) {
-            let _ = rustix::io::read(&self.kick, &mut [0; 8]);
-        }
+        self.events.looked();
         if !self.unopened.is_empty() {
             self.take_up();
+        }
+        if std::mem::take(&mut self.may_skip) {
+            let happened = !self.shared.ready.is_empty();
+            done.append(&mut self.shared.ready);
+            return Ok(happened);
         }
         let mut happened = false;
         if self.live.len() <= FEW {
@@ -412,7 +354,10 @@ impl Queue for TcpQueue {
                 happened |= self.read_one(self.live[index]);
             }
         } else {
-            happened = self.read_ready();
+            let (places, count) = self.events.ready();
+            for place in &places[..count] {
+                happened |= self.read_one(*place);
+            }
             for index in 0..self.stalled.len() {
                 happened |= self.read_one(self.stalled[index]);
             }
@@ -429,31 +374,29 @@ impl Queue for TcpQueue {
 
     fn request_notification(&mut self) -> Result<()> {
         self.acknowledge(0);
-        self.is_armed = true;
-        self.note_ready();
-        arm(&self.events, &self.sockets)
+        self.may_skip = true;
+        self.events.arm(!self.shared.ready.is_empty())
     }
 
     fn drain_events(&mut self) -> Result<()> {
-        self.is_armed = false;
-        drain(&self.events)
+        self.events.drain()
     }
 
     fn event_descriptor(&self) -> Result<Option<OwnedFd>> {
-        another(&self.events).map(Some)
+        self.events.descriptor().map(Some)
     }
 
     fn idle_descriptor(&self) -> Result<Option<OwnedFd>> {
-        another(&self.idle).map(Some)
+        self.events.idle_descriptor().map(Some)
     }
 
     fn watch_idle(&mut self) -> Result<()> {
         self.acknowledge(0);
-        arm(&self.idle, &self.sockets)
+        self.events.arm_idle()
     }
 
     fn drain_idle(&mut self) -> Result<()> {
-        drain(&self.idle)
+        self.events.drain_idle()
     }
 
     fn host_answers(&self, channel: ChannelKey) -> Option<bool> {
@@ -505,9 +448,9 @@ impl Queue for TcpQueue {
         }
         known.standing = Standing::Failed;
         known.flush_pending(&mut self.shared.ready);
-        self.watch(&mut known);
+        self.events.watch(&mut known);
         self.channels[channel.0 as usize] = Some(known);
-        self.note_ready();
+        self.events.note(!self.shared.ready.is_empty());
     }
 
     fn close(&mut self, channel: ChannelKey) -> Option<Box<dyn FnOnce() -> Vec<Completion> + Send>> {
@@ -526,7 +469,7 @@ impl Queue for TcpQueue {
             receive.channel = NONE;
             self.shared.ready.push(receive);
         }
-        self.note_ready();
+        self.events.note(!self.shared.ready.is_empty());
         let domain = Arc::clone(&self.domain);
         Some(Box::new(move || {
             closing::end(known, &Accesses::new(domain));
@@ -534,22 +477,4 @@ impl Queue for TcpQueue {
             left
         }))
     }
-}
-
-/// Has `outer` become readable, once, when something is in `sockets`.
-fn arm(outer: &OwnedFd, sockets: &OwnedFd) -> Result<()> {
-    let armed = epoll::modify(outer, sockets, EventData::new_u64(0), EventFlags::IN | EventFlags::ONESHOT);
-    armed.map_err(|errno| failed("arm", errno))
-}
-
-fn drain(outer: &OwnedFd) -> Result<()> {
-    let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 1];
-    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-    epoll::wait(outer, &mut events[..], Some(&zero)).map(drop).map_err(|errno| failed("read events", errno))
-}
-
-fn another(descriptor: &OwnedFd) -> Result<OwnedFd> {
-    descriptor
-        .try_clone()
-        .map_err(|error| Error::new(ErrorKind::ResourceExhausted, "duplicate a descriptor").with_source(error))
 }
