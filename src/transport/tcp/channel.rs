@@ -195,11 +195,12 @@ impl Channel {
             return Err(Trouble::Protocol(detail));
         }
         while self.first <= number {
-            let unanswered =
-                self.pending.front().is_some_and(|front| front.is_read()) && self.next_answer <= self.first;
-            let Some(done) = self.pending.pop_front().filter(|_| !unanswered) else {
+            let is_read = self.pending.front().is_some_and(Pending::is_read);
+            // What is not done stays, to be ended with the channel.
+            if is_read && self.next_answer <= self.first {
                 return Err(Trouble::Protocol("it acknowledges a read that it has not answered".to_owned()));
-            };
+            }
+            let Some(done) = self.pending.pop_front() else { break };
             self.first += 1;
             ready.push(done.ends(self.key, Ok(0)));
         }
@@ -222,6 +223,11 @@ impl Channel {
         self.next_answer += 1;
         self.reads_out -= 1;
         self.acknowledged(number, ready)
+    }
+
+    /// What is not on the stream yet does not get there any more.
+    pub(super) fn keep_back(&mut self) {
+        self.next = self.first + self.pending.len() as u64;
     }
 
     /// The peer has refused a request: nothing more of this channel is done.

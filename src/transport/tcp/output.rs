@@ -34,7 +34,9 @@ pub(super) struct Outgoing {
     answers: VecDeque<Answer>,
     /// The peer's requests that are done, those that wait for their answer included.
     done: u64,
+    /// What the frames say of that, and what those that are written have said.
     told: u64,
+    said: u64,
     /// Polls that have found nothing since the peer was to be told.
     pub(super) dry_polls: u32,
     /// The last that is said: which request is refused.
@@ -52,6 +54,8 @@ struct Written {
     length: usize,
     /// Bytes of header and body that are written.
     sent: usize,
+    /// How many of the peer's requests it says are done.
+    tells: u64,
     of: Of,
 }
 
@@ -93,7 +97,7 @@ impl Outgoing {
 
     /// The peer's requests that may be acknowledged: those before the first that is not answered.
     fn acknowledgeable(&self) -> u64 {
-        self.answers.front().map_or(self.done, |answer| answer.request - 1)
+        self.answers.front().map_or(self.done, |answer| self.done.min(answer.request - 1))
     }
 
     /// Requests that the peer is still to be told of.
@@ -140,8 +144,17 @@ impl Outgoing {
         self.drop_unbegun();
     }
 
+    /// Takes back the frames that are not begun, and what they would have said: a request whose answer goes is not done.
     fn drop_unbegun(&mut self) {
-        self.frames.retain(|frame| frame.sent > 0 || frame.of == Of::Refusal);
+        let done = &mut self.done;
+        self.frames.retain(|frame| {
+            let stays = frame.sent > 0 || frame.of == Of::Refusal;
+            if !stays && let Of::Theirs(request) = frame.of {
+                *done = (*done).min(request - 1);
+            }
+            stays
+        });
+        self.told = self.frames.back().map_or(self.said, |last| last.tells);
     }
 
     fn cut(&mut self) {
@@ -152,8 +165,9 @@ impl Outgoing {
     fn push(&mut self, frame: Frame, body: Body, length: usize, of: Of) {
         self.told = self.acknowledgeable();
         self.dry_polls = 0;
-        let header = Header { acknowledged: self.told, frame }.to_bytes();
-        self.frames.push_back(Written { header, body, length, sent: 0, of });
+        let tells = self.told;
+        let header = Header { acknowledged: tells, frame }.to_bytes();
+        self.frames.push_back(Written { header, body, length, sent: 0, tells, of });
     }
 
     /// Makes the next frame of an answer.
@@ -336,6 +350,7 @@ impl Channel {
             }
             bytes -= left;
             self.written += u64::from(front.of == Of::Ours);
+            self.output.said = front.tells;
             // It is the last.
             self.output.is_cut |= front.of == Of::Refusal;
             self.output.frames.pop_front();
@@ -344,9 +359,11 @@ impl Channel {
 
     /// Has nothing more written but the frame that is half written, and then why it ends, or what is done.
     pub(super) fn keep_last_words(&mut self, accesses: &Accesses) {
+        self.keep_back();
         self.output.drop_unbegun();
-        self.output.acknowledge();
+        self.output.done = self.output.acknowledgeable();
         self.output.answers.clear();
+        self.output.acknowledge();
         let Some(front) = self.output.frames.front().filter(|front| front.sent > 0) else { return };
         let done = front.sent.max(HEADER) - HEADER;
         let left = front.length - done;

@@ -303,6 +303,82 @@ fn what_was_posted_comes_back_when_the_channel_fails() {
 }
 
 #[test]
+fn a_read_that_is_acknowledged_without_its_answer_still_ends() {
+    let mut rig = Rig::new();
+    for token in 1..=3 {
+        let memory = rig.transfer(8);
+        rig.post(token, Operation::Read { address: 1, key: 1 }, Some(memory));
+    }
+    rig.peer.write_all(&Header { acknowledged: 2, frame: Frame::Acknowledge }.to_bytes()).expect("writes");
+    assert_eq!(rig.ends().iter().find_map(kind), Some(ErrorKind::Protocol));
+    rig.queue.fail(rig.channel);
+    let ended: Vec<_> = rig.settle().into_iter().map(|done| (done.token, done.memory.is_some())).collect();
+    assert_eq!(ended, [(1, true), (2, true), (3, true)]);
+}
+
+/// Fills the socket, in pieces of which a failing channel can keep one.
+fn block(rig: &mut Rig) {
+    for token in 100..116 {
+        let memory = rig.transfer(1 << 19);
+        rig.post(token, Operation::Send, Some(memory));
+    }
+}
+
+/// Closes the channel, and hears all that it has said.
+fn last_words(rig: &mut Rig) -> Vec<Header> {
+    let mut peer = rig.peer.try_clone().expect("a descriptor");
+    let reader = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        let _ = peer.read_to_end(&mut all);
+        all
+    });
+    drop(rig.queue.close(rig.channel).expect("it is there")());
+    let all = reader.join().expect("no panic");
+    let (mut all, mut headers) = (&all[..], Vec::new());
+    while let Some((header, rest)) = all.split_first_chunk() {
+        let header = Header::parse(*header).expect("a good one");
+        headers.push(header);
+        let length = match header.frame {
+            Frame::Data { length } | Frame::Send { length } => length as usize,
+            _ => 0,
+        };
+        assert!(length <= rest.len(), "{} of {length} bytes came", rest.len());
+        all = &rest[length..];
+    }
+    headers
+}
+
+#[test]
+fn what_fails_behind_a_full_socket_says_what_is_done_and_no_more() {
+    for is_refusing in [false, true] {
+        let mut rig = Rig::new();
+        let (_mapping, _region, address, key) = rig.open(4096, Access::READ);
+        block(&mut rig);
+        for _ in 0..2 {
+            rig.say(Frame::Probe, &[]);
+        }
+        for _ in 0..3 {
+            rig.say(Frame::Read { address, key, length: 8 }, &[]);
+        }
+        assert!(rig.settle().is_empty());
+        if is_refusing {
+            rig.say(Frame::Read { address, key: key ^ 1, length: 8 }, &[]);
+            assert_eq!(rig.ends().iter().find_map(kind), Some(ErrorKind::ConnectionBroken));
+        }
+        rig.queue.fail(rig.channel);
+        let said = last_words(&mut rig);
+        let (last, before) = said.split_last().expect("something");
+        assert!(before.iter().all(|header| header.acknowledged == 0), "the peer was not to be told before");
+        assert!(before.iter().all(|header| header.frame == Frame::Send { length: 1 << 19 }));
+        let frame = match is_refusing {
+            true => Frame::Refuse { request: 6, reason: Reason::Access },
+            false => Frame::Acknowledge,
+        };
+        assert_eq!(*last, Header { acknowledged: 2, frame });
+    }
+}
+
+#[test]
 fn receives_that_nobody_could_take_are_given_back() {
     let mut rig = Rig::new();
     let memory = rig.transfer(8);
