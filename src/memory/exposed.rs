@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 
@@ -82,8 +82,7 @@ impl<M: Exposable> Exposed<M> {
     /// # Panics
     /// If the range leaves the memory.
     pub fn read_at(&self, offset: usize, destination: &mut [u8]) {
-        let _turn = self.memory.turns.read().unwrap_or_else(PoisonError::into_inner);
-        volatile::load(&*self.memory, offset, destination);
+        volatile::in_turn(&*self.memory, false, || volatile::load(&*self.memory, offset, destination));
     }
 
     /// Copies `source` into the memory from `offset` on. Aligned 8-byte words are written whole.
@@ -91,8 +90,7 @@ impl<M: Exposable> Exposed<M> {
     /// # Panics
     /// If the range leaves the memory, or it may only be read.
     pub fn write_at(&self, offset: usize, source: &[u8]) {
-        let _turn = self.memory.turns.write().unwrap_or_else(PoisonError::into_inner);
-        volatile::store(&*self.memory, offset, source);
+        volatile::in_turn(&*self.memory, true, || volatile::store(&*self.memory, offset, source));
     }
 
     /// Revokes every grant and gives the memory back: from then on no peer can access it. Holders have
@@ -110,6 +108,12 @@ impl<M: Exposable> Exposed<M> {
 
     pub(crate) fn exposure(&self) -> &Exposure {
         &self.exposure
+    }
+
+    /// What is registered of it.
+    #[cfg(test)]
+    pub(crate) fn host(&self) -> Arc<dyn Registrable> {
+        Arc::clone(&self.memory) as _
     }
 }
 
@@ -263,13 +267,15 @@ struct Host<M> {
     length: usize,
     is_writable: bool,
     is_on_demand: bool,
-    /// Our own threads take turns: words and bytes of one place must not be accessed at once within a process.
+    /// Our own threads take turns, those too that serve a peer: words and bytes of one place must not be accessed at once within
+    /// a process.
     turns: RwLock<()>,
     /// Not touched until it is given back.
     memory: M,
 }
 
-// SAFETY: the bytes are only accessed by `volatile`, in turns; the memory itself may go to every thread.
+// SAFETY: the bytes are only accessed by `volatile`, in turns where it is this process that does, for itself or, where no device
+// serves the peers, for a peer; the memory itself may go to every thread.
 unsafe impl<M: Send> Send for Host<M> {}
 // SAFETY: as above; a shared one lends nothing of `memory`.
 unsafe impl<M: Send> Sync for Host<M> {}
@@ -288,6 +294,10 @@ unsafe impl<M: Exposable> Registrable for Host<M> {
 
     fn is_writable(&self) -> bool {
         self.is_writable
+    }
+
+    fn turns(&self) -> Option<&RwLock<()>> {
+        Some(&self.turns)
     }
 }
 

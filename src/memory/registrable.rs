@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code, reason = "the mapping code of DESIGN.md; it declares what implementors promise")]
 
+use std::sync::RwLock;
+
 /// Memory that can be registered and outlives its registrations.
 ///
 /// [`Registered`](crate::Registered) and [`SharedMemory`](crate::SharedMemory) make such of what safe code has;
@@ -22,5 +24,10 @@ pub unsafe trait Registrable: Send + Sync + 'static {
     /// Whether a region over it may allow writing.
     fn is_writable(&self) -> bool {
         true
+    }
+    /// Where threads of this process take turns that access the bytes, whoever they do it for.
+    #[doc(hidden)]
+    fn turns(&self) -> Option<&RwLock<()>> {
+        None
     }
 }

@@ -4,6 +4,7 @@
 
 #[cfg(not(loom))]
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::Registrable;
@@ -92,6 +93,22 @@ fn aligned(memory: &dyn Registrable, offset: usize) -> &AtomicU64 {
     assert!(at.addr().is_multiple_of(8), "the word is not aligned");
     // SAFETY: aligned, and `check` has found it within the range, which is mapped for as long as the memory is borrowed.
     unsafe { word(at) }
+}
+
+/// Does `act` when it is this thread's turn to access `memory`: bytes and words of one place must not be accessed at once within a
+/// process. What the kernel does is outside of it, as what a device does.
+pub(crate) fn in_turn<R>(memory: &dyn Registrable, is_writing: bool, act: impl FnOnce() -> R) -> R {
+    match memory.turns() {
+        None => act(),
+        Some(turns) if is_writing => {
+            let _turn = turns.write().unwrap_or_else(PoisonError::into_inner);
+            act()
+        }
+        Some(turns) => {
+            let _turn = turns.read().unwrap_or_else(PoisonError::into_inner);
+            act()
+        }
+    }
 }
 
 /// Has the kernel put what it has of a stream, `length` bytes at most, to `offset` of `memory`, without a copy in between.

@@ -244,13 +244,13 @@ type Target = Option<(Arc<dyn Registrable>, usize)>;
 fn load(target: Target, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     if let Some((memory, offset)) = target {
-        volatile::load(&*memory, offset, &mut bytes);
+        volatile::in_turn(&*memory, false, || volatile::load(&*memory, offset, &mut bytes));
     }
     bytes
 }
 
 fn store(target: Target, bytes: &[u8]) {
     if let Some((memory, offset)) = target {
-        volatile::store(&*memory, offset, bytes);
+        volatile::in_turn(&*memory, true, || volatile::store(&*memory, offset, bytes));
     }
 }

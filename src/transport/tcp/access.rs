@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::domain::{Region, TcpDomain, TcpRegistration};
-use crate::memory::{Registrable, Registration};
+use crate::memory::{Registrable, Registration, volatile};
 use crate::transport::{ChannelKey, Opening, WindowKey};
 use crate::{Access, Error, ErrorKind, Result};
 
@@ -64,9 +64,21 @@ impl Accesses {
         of.map(|(_, window)| window.registration).collect()
     }
 
-    /// Does `act` with the memory that `key` opens to the peer of `channel`, and the place in it of `length` bytes at `address`.
-    /// `None` if it does not open all of that for `right`: then nothing was done.
+    /// Does `act` with the memory that `key` opens to the peer of `channel`, and the place in it of `length` bytes at `address`, in
+    /// turns with the other threads of this process. `None` if it does not open all of that for `right`: then nothing was done.
     pub(super) fn with<R>(
+        &self,
+        channel: ChannelKey,
+        target: Target,
+        length: usize,
+        act: impl FnOnce(&dyn Registrable, usize) -> R,
+    ) -> Option<R> {
+        let is_writing = target.right.is_writing();
+        self.lend(channel, target, length, |memory, at| volatile::in_turn(memory, is_writing, || act(memory, at)))
+    }
+
+    /// The same for the kernel, which takes no turns.
+    pub(super) fn lend<R>(
         &self,
         channel: ChannelKey,
         target: Target,
@@ -83,7 +95,7 @@ impl Accesses {
 
     /// Whether a peer may do that. No key is needed for no bytes.
     pub(super) fn allows(&self, channel: ChannelKey, target: Target, length: usize) -> bool {
-        length == 0 || self.with(channel, target, length, |_, _| ()).is_some()
+        length == 0 || self.lend(channel, target, length, |_, _| ()).is_some()
     }
 }
 

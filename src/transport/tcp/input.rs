@@ -127,7 +127,7 @@ impl Channel {
             Place::Receive(_, memory) => fill(memory, at),
             Place::Target(target, _) => {
                 let receive = |memory: &dyn crate::Registrable, offset| volatile::receive(memory, offset, left, socket);
-                let read = shared.accesses.with(self.key, target.behind(at), left, receive);
+                let read = shared.accesses.lend(self.key, target.behind(at), left, receive);
                 Some((read.ok_or(Trouble::Refused(Reason::Access))?, left))
             }
             Place::Answer => {

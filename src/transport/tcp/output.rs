@@ -291,7 +291,7 @@ impl Channel {
             return Ok(gather(self, &[IoSlice::new(header), IoSlice::new(&copy[..rest])], SendFlags::NOSIGNAL));
         }
         let socket = &self.socket;
-        match accesses.with(self.key, at, rest, |memory, offset| volatile::send(memory, offset, rest, &**socket)) {
+        match accesses.lend(self.key, at, rest, |memory, offset| volatile::send(memory, offset, rest, &**socket)) {
             Some(written) => Ok(written),
             None => self.cannot_read(sent).map(|()| Ok(0)),
         }

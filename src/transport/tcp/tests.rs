@@ -303,6 +303,36 @@ fn what_was_posted_comes_back_when_the_channel_fails() {
 }
 
 #[test]
+fn a_peer_is_served_in_turn_with_the_threads_of_this_process() {
+    let mut rig = Rig::new();
+    let exposed = Buffer::allocate(64).expect("memory").expose();
+    let memory = exposed.host();
+    let region = rig.register(&memory, 0..64, RegionAccess::Windows { write: true });
+    let opening = Opening { region, access: Access::ALL };
+    let (_, key) = rig.queue.bind(rig.channel, 9, opening).map_err(|refused| refused.error).expect("binds");
+    rig.ends();
+    let address = memory.address().addr() as u64;
+    for frame in [
+        Frame::Write { address, key, length: 8 },
+        Frame::FetchAdd { address, key, add: 1 },
+        Frame::Read { address, key, length: 8 },
+    ] {
+        rig.say(frame, if let Frame::Write { .. } = frame { &[1; 8] } else { &[] });
+        let turns = memory.turns().expect("threads take turns");
+        std::thread::scope(|scope| {
+            let turn = turns.write().expect("no panic");
+            let served = scope.spawn(|| rig.settle());
+            std::thread::sleep(Duration::from_millis(100));
+            assert!(!served.is_finished(), "{frame:?} did not wait");
+            drop(turn);
+        });
+    }
+    let mut word = [0; 8];
+    exposed.read_at(0, &mut word);
+    assert_eq!(u64::from_le_bytes(word), u64::from_le_bytes([1; 8]) + 1);
+}
+
+#[test]
 fn a_read_that_is_acknowledged_without_its_answer_still_ends() {
     let mut rig = Rig::new();
     for token in 1..=3 {
