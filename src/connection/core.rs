@@ -70,6 +70,8 @@ pub(super) struct Core<Q> {
     pub(super) to_deregister: Vec<ToDeregister>,
     /// Whether somebody has polled since the service thread last looked.
     pub(super) was_polled: bool,
+    /// Whether the last poll had some.
+    pub(super) had_completions: bool,
     /// When peers were last looked after.
     pub(super) watched_at: Option<Instant>,
     is_dispatching: bool,
@@ -133,6 +135,7 @@ impl<Q: Queue> Core<Q> {
             ended: Vec::new(),
             to_deregister: Vec::new(),
             was_polled: false,
+            had_completions: false,
             watched_at: None,
             is_dispatching: false,
             must_poll_again: false,
@@ -197,6 +200,7 @@ impl<Q: Queue> Core<Q> {
         self.is_dispatching = true;
         let mut completions = std::mem::take(&mut self.completions);
         let polled = self.queue.poll(&mut completions);
+        let had_completions = !completions.is_empty();
         for completion in completions.drain(..) {
             let key = self.channels.get(completion.channel.0 as usize).copied().flatten();
             match key.filter(|key| self.link(*key).is_some()) {
@@ -214,7 +218,9 @@ impl<Q: Queue> Core<Q> {
             self.pump(key);
         }
         self.is_dispatching = false;
-        polled.map(|polled| polled | std::mem::take(&mut self.must_poll_again))
+        let must_poll_again = std::mem::take(&mut self.must_poll_again);
+        self.had_completions = had_completions || must_poll_again;
+        polled.map(|polled| polled | must_poll_again)
     }
 
     /// Handles the completions that are there, once, whatever the poll answers: what it broke is told to those it concerns.

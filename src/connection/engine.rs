@@ -22,7 +22,9 @@ use crate::{Error, ErrorKind, Result, failpoint};
 
 /// Polls between two looks at the clock, which may be a system call.
 const POLLS_PER_LOOK: u32 = 64;
-/// How long a busy waiter polls before it lets other tasks of its thread run.
+/// Polls that have found something before others get their turn.
+const ROUNDS: u32 = 16;
+/// How long a waiter polls that is busy, or kept busy, before it lets other tasks of its thread run.
 const BUSY_TURN: Duration = Duration::from_millis(1);
 
 /// How often the service thread looks after an engine that nobody drives.
@@ -65,7 +67,7 @@ impl<T: Transport> Wake for Uncork<T> {
         if let Some(engine) = self.0.upgrade() {
             engine.is_uncorking.store(false, Ordering::Relaxed);
             engine.with(|core| {
-                while engine.progress(core) {}
+                engine.run_dry(core);
                 core.uncork();
             });
         }
@@ -135,7 +137,7 @@ impl<T: Transport> Engine<T> {
     /// service thread looks after it until `deadline`, then ends it anyway.
     pub(super) fn linger(self: Arc<Self>, key: LinkKey, control: Arc<T::Link>, deadline: Instant) {
         let is_delivered = self.with(|core| {
-            while self.progress(core) {}
+            self.run_dry(core);
             core.is_delivered(key)
         });
         if is_delivered || self.now() >= deadline {
@@ -159,7 +161,7 @@ impl<T: Transport> Engine<T> {
     /// The transport says that the connection has ended: what arrived before is handled first.
     pub(super) fn lost(self: &Arc<Self>, key: LinkKey, error: Error) {
         self.with(|core| {
-            while self.progress(core) {}
+            self.run_dry(core);
             let finished = core.link(key).is_some_and(|link| link.peer_finished());
             let error = match error.kind() {
                 ErrorKind::PeerClosed if !finished => error
@@ -201,8 +203,7 @@ impl<T: Transport> Engine<T> {
         core.uncork();
         let (was_polled, somebody_sleeps) = (core.was_polled, core.waiting > 0);
         if !was_polled || self.idle.is_needed() {
-            let happened = self.progress(&mut core);
-            while happened && self.progress(&mut core) {}
+            let happened = self.run_dry(&mut core);
             if self.idle.is_wanted(happened, was_polled, somebody_sleeps) {
                 self.serve_while_idle(&mut core);
             }
@@ -268,14 +269,28 @@ impl<T: Transport> Engine<T> {
             Polling::Event => Duration::ZERO,
         };
         let mut begun = None;
-        let mut polls = 0;
+        let (mut polls, mut rounds) = (0, 0);
+        let (mut kept_busy_since, mut is_kept_busy) = (None, false);
         loop {
             if let Poll::Ready(result) = attempt(&mut core, None) {
                 self.settle(core);
                 return Poll::Ready(result);
             }
             core.uncork();
-            if !self.progress(&mut core) {
+            if self.progress(&mut core) {
+                rounds += 1;
+                if rounds >= ROUNDS {
+                    rounds = 0;
+                    self.settle(core);
+                    core = self.lock();
+                    let now = self.now();
+                    if now.saturating_duration_since(*kept_busy_since.get_or_insert(now)) >= BUSY_TURN {
+                        is_kept_busy = true;
+                        break;
+                    }
+                }
+            } else {
+                (rounds, kept_busy_since) = (0, None);
                 polls += 1;
                 if polls >= POLLS_PER_LOOK || budget.is_zero() {
                     polls = 0;
@@ -289,7 +304,7 @@ impl<T: Transport> Engine<T> {
                 core = self.lock();
             }
         }
-        if self.config.polling == Polling::Busy {
+        if is_kept_busy || self.config.polling == Polling::Busy {
             self.settle(core);
             context.waker().wake_by_ref();
             return Poll::Pending;
@@ -318,6 +333,22 @@ impl<T: Transport> Engine<T> {
         })
     }
 
+    /// Handles all completions that there are; answers whether something happened. What peers do that completes nothing here can go on
+    /// without an end: of that there is a bit, and the descriptor that is armed says that there is more.
+    pub(super) fn run_dry(&self, core: &mut Core<T::Queue>) -> bool {
+        let (mut happened, mut without) = (false, 0);
+        while self.progress(core) {
+            happened = true;
+            if !core.had_completions {
+                without += 1;
+                if without >= ROUNDS {
+                    break;
+                }
+            }
+        }
+        happened
+    }
+
     fn arm(&self, core: &mut Core<T::Queue>) {
         if !core.armed {
             match core.queue.request_notification() {
@@ -325,7 +356,7 @@ impl<T: Transport> Engine<T> {
                 Err(error) => core.fail_all(&error.with_device(&self.device)),
             }
         }
-        while self.progress(core) {}
+        self.run_dry(core);
     }
 
     /// The event descriptor is readable.
@@ -335,7 +366,7 @@ impl<T: Transport> Engine<T> {
         if let Err(error) = core.queue.drain_events() {
             core.fail_all(&error.with_device(&self.device));
         }
-        while self.progress(&mut core) {}
+        self.run_dry(&mut core);
         if core.waiting > 0 {
             self.arm(&mut core);
         }
@@ -435,7 +466,7 @@ impl<T: Transport> Engine<T> {
             failpoint::reach("close.hung_up");
         }
         let mut core = self.lock();
-        while self.progress(&mut core) {}
+        self.run_dry(&mut core);
         let Some(channel) = core.take_channel(key) else { return self.settle(core) };
         let destroy = core.queue.close(channel);
         // The lock is free while the channel is destroyed; its memory comes back only after that.

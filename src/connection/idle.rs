@@ -78,8 +78,7 @@ impl<T: Transport> Engine<T> {
         if let Err(error) = core.queue.drain_idle() {
             core.fail_all(&error.with_device(&self.device));
         }
-        let happened = self.progress(&mut core);
-        while happened && self.progress(&mut core) {}
+        let happened = self.run_dry(&mut core);
         core.was_polled = was_polled;
         // Who sleeps is called too, and serves the peers then.
         let is_left_to_them = somebody_sleeps && !self.idle.are_late.load(Ordering::Relaxed);

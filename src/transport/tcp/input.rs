@@ -112,7 +112,7 @@ impl Channel {
     /// none, or few.
     fn read_directly(&mut self, shared: &mut Shared) -> Outcome<Option<(rustix::io::Result<usize>, usize)>> {
         let Some(Incoming { to, done, length }) = &mut self.intake.body else { return Ok(None) };
-        let (left, at) = (*length - *done, *done);
+        let (left, at) = ((*length - *done).min(TURN), *done);
         if left < SCRATCH {
             return Ok(None);
         }

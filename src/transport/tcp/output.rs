@@ -19,7 +19,9 @@ const BATCH: usize = 16;
 const PIECES: usize = 64;
 /// What one call is given, at least, if there is so much.
 const BYTES: usize = 1 << 18;
-/// Bytes of a read that are answered at once, so that others get their turn.
+/// What one call writes, or somewhat more, so that others get their turn.
+const TURN: usize = 1 << 20;
+/// Bytes of a read that are answered at once, for the same reason.
 const CHUNK: u32 = 1 << 20;
 /// Of exposed memory, what is copied to be written with its header.
 const SHORT: usize = 4096;
@@ -41,7 +43,7 @@ pub(super) struct Outgoing {
     pub(super) dry_polls: u32,
     /// The last that is said: which request is refused.
     refusal: Option<(u64, Reason)>,
-    /// Whether the socket takes nothing at present.
+    /// Whether the socket takes nothing at present, or has taken enough: it is waited for until it takes more.
     pub(super) is_blocked: bool,
     /// Whether a frame is half written and will stay so: whatever followed it would be taken for its bytes.
     pub(super) is_cut: bool,
@@ -193,9 +195,9 @@ impl Outgoing {
         }
     }
 
-    /// Tells the peer what is done, if nothing else does.
+    /// Tells the peer what is done, if nothing else does. To one that takes nothing, later.
     pub(super) fn acknowledge(&mut self) {
-        if self.untold() > 0 && self.refusal.is_none() && !self.is_cut {
+        if self.untold() > 0 && self.refusal.is_none() && !self.is_cut && !self.is_blocked {
             self.push(Frame::Acknowledge, Body::None, 0, Of::Nothing);
         }
     }
@@ -241,10 +243,15 @@ impl Channel {
         if !self.socket.is_open() || self.output.is_cut {
             return Ok(());
         }
+        let mut total = 0;
         loop {
             self.make_frames();
             let written = match self.output.frames.front() {
                 None => return Ok(()),
+                Some(_) if total >= TURN => {
+                    self.output.is_blocked = true;
+                    return Ok(());
+                }
                 Some(Written { body: Body::Exposed(target), sent, length, .. })
                     if *sent >= HEADER || *length <= SHORT =>
                 {
@@ -253,7 +260,10 @@ impl Channel {
                 Some(_) => self.write_batch(),
             };
             match written {
-                Ok(bytes) => self.advance(bytes),
+                Ok(bytes) => {
+                    total += bytes;
+                    self.advance(bytes);
+                }
                 Err(Errno::AGAIN) => {
                     self.output.is_blocked = true;
                     return Ok(());
@@ -384,8 +394,9 @@ impl Channel {
         };
         match self.output.frames.front_mut() {
             Some(front) if is_whole => {
-                // What is written already is not looked at again.
-                front.body = Body::Copied([vec![0; done], rest].concat());
+                // What is written already is forgotten.
+                (front.length, front.sent) = (left, front.sent.min(HEADER));
+                front.body = Body::Copied(rest);
             }
             _ => self.output.cut(),
         }

@@ -373,6 +373,7 @@ fn last_words(rig: &mut Rig) -> Vec<Header> {
             _ => 0,
         };
         assert!(length <= rest.len(), "{} of {length} bytes came", rest.len());
+        assert!(rest[..length].iter().all(|&byte| byte == 0xee));
         all = &rest[length..];
     }
     headers
@@ -406,6 +407,36 @@ fn what_fails_behind_a_full_socket_says_what_is_done_and_no_more() {
         };
         assert_eq!(*last, Header { acknowledged: 2, frame });
     }
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_told_once_when_it_does() {
+    const PROBES: u64 = 8;
+    let mut rig = Rig::new();
+    block(&mut rig);
+    for _ in 0..PROBES {
+        rig.say(Frame::Probe, &[]);
+        assert!(rig.settle().is_empty());
+    }
+    let mut peer = rig.peer.try_clone().expect("a descriptor");
+    let reader = std::thread::spawn(move || {
+        let (mut header, mut body, mut acknowledgements) = ([0; HEADER], vec![0; 1 << 19], 0);
+        loop {
+            peer.read_exact(&mut header).expect("a header in time");
+            let said = Header::parse(header).expect("a good one");
+            match said.frame {
+                Frame::Send { .. } => peer.read_exact(&mut body).expect("a message"),
+                _ => acknowledgements += 1,
+            }
+            if said.acknowledged == PROBES {
+                return acknowledgements;
+            }
+        }
+    });
+    while !reader.is_finished() {
+        rig.settle();
+    }
+    assert!(reader.join().expect("no panic") <= 1);
 }
 
 #[test]
