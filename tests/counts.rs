@@ -80,12 +80,14 @@ fn peer() {
 async fn connect(uri: &str, mode: &str) -> (Connection, RemoteBuffer) {
     let connection = Connector::new(&worker(polling(mode))).connect(uri).await.expect("connects");
     let handle = RemoteBuffer::from_bytes(&connection.recv().await.expect("receives")).expect("a handle");
-    // Many at once, so that both ends have the receives that they ever will.
-    for _ in 0..200 {
-        connection.send(&[7; 3000]).await.expect("sends");
-    }
-    for _ in 0..200 {
-        connection.recv().await.expect("receives");
+    // Many at once, so that both ends have the receives that they ever will; together they fit the channel's window.
+    for _ in 0..4 {
+        for _ in 0..60 {
+            connection.send(&[7; 3000]).await.expect("sends");
+        }
+        for _ in 0..60 {
+            connection.recv().await.expect("receives");
+        }
     }
     (connection, handle)
 }
