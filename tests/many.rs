@@ -100,6 +100,10 @@ fn connections_come_and_go_without_growth() {
             }
             let (client, server) = tokio::join!(connector.connect(&uri), listener.accept());
             let (client, server) = (client.expect("connects"), server.expect("accepts"));
+            if cycle == 0 {
+                common::wait_everywhere(&client).await;
+                common::wait_everywhere(&server).await;
+            }
             client.send(&cycle.to_le_bytes()).await.expect("sends");
             assert_eq!(&*server.recv().await.expect("receives"), cycle.to_le_bytes());
             // Either end begins, by closing or by going.
