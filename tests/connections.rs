@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use common::resources::Resources;
-use common::{aside, baseline, fill, listen, on_device, pair, pattern, still_works, worker};
+use common::{aside, baseline, block_on, fill, listen, on_device, pair, pattern, still_works, worker};
 use zcmi::{Access, Buffer, Config, Connection, Connector, ErrorKind, Polling, Worker};
 
 /// Everything here is quick; a wait that is longer is a lost wake-up.
@@ -420,26 +420,6 @@ fn a_forked_child_leaves_its_parents_connection_alone() {
             assert_eq!(&*soon(server.recv()).await.expect("receives"), &round.to_le_bytes());
         }
     });
-}
-
-/// An executor that knows nothing of tokio.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(std::thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut future = pin!(future);
-    let begun = Instant::now();
-    loop {
-        if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return result;
-        }
-        assert!(begun.elapsed() < SOON, "in time");
-        std::thread::park_timeout(SOON);
-    }
 }
 
 #[test]

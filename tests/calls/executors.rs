@@ -1,33 +1,11 @@
 //! Calls without a runtime.
 
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use zcmi::{Config, Connector, ErrorKind, Listener, Polling, Worker, serve};
 
-use super::{SOON, client};
-
-/// An executor that knows nothing of tokio.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(std::thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut future = pin!(future);
-    let begun = Instant::now();
-    loop {
-        if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return result;
-        }
-        assert!(begun.elapsed() < SOON, "in time");
-        std::thread::park_timeout(SOON);
-    }
-}
+use super::client;
+use crate::common::block_on;
 
 #[test]
 fn calls_need_no_runtime() {

@@ -5,8 +5,11 @@
 pub mod resources;
 
 use std::io::{BufRead, BufReader, Write};
+use std::pin::pin;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use zcmi::{Config, Connection, Connector, Listener, Worker};
@@ -135,6 +138,29 @@ pub fn patient_worker() -> Worker {
     Worker::new(Config { peer_timeout: Duration::from_secs(60), ..Config::default() }).expect("valid settings")
 }
 
+/// An executor that knows nothing of tokio.
+///
+/// # Panics
+/// If the future takes longer than a peer may for an answer.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    let begun = Instant::now();
+    loop {
+        if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return result;
+        }
+        assert!(begun.elapsed() < ANSWER, "in time");
+        std::thread::park_timeout(ANSWER);
+    }
+}
+
 /// Runs what blocks on another thread, while the runtime goes on.
 pub async fn aside<R: Send + 'static>(blocking: impl FnOnce() -> R + Send + 'static) -> R {
     tokio::task::spawn_blocking(blocking).await.expect("no panic")
@@ -155,8 +181,8 @@ pub async fn wait_everywhere(connection: &Connection) {
     assert!(nothing.is_err(), "nobody has sent anything");
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| {
-            let mut receiving = std::pin::pin!(connection.recv());
-            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            let mut receiving = pin!(connection.recv());
+            let mut context = Context::from_waker(Waker::noop());
             assert!(receiving.as_mut().poll(&mut context).is_pending(), "nobody has sent anything");
         });
         waiting.join().expect("no panic");
