@@ -6,8 +6,8 @@ mod common;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use common::resources::Resources;
 use common::{aside, baseline, block_on, fill, listen, on_device, pair, pattern, still_works, worker};

@@ -12,6 +12,7 @@ mod cycles;
 mod determinism;
 #[allow(dead_code, reason = "a part is for two processes, on a device")]
 mod far;
+mod idle;
 mod ledger;
 mod mix;
 mod operations;
@@ -43,11 +44,12 @@ fn main() -> ExitCode {
     }
     // What a task panics with is in the report.
     std::panic::set_hook(Box::new(|_| ()));
-    let tests: [(&str, Test<'_>); 8] = [
+    let tests: [(&str, Test<'_>); 9] = [
         ("connections_come_and_go_without_growth", &cycles::connections_come_and_go_without_growth),
         ("the_same_seed_is_the_same_history", &determinism::the_same_seed_is_the_same_history),
         ("planted_bugs_are_found", &planted::planted_bugs_are_found),
         ("futures_dropped_at_each_point", &cancelled::futures_dropped_at_each_point),
+        ("idle_connections_take_no_more_with_time", &idle::idle_connections_take_no_more_with_time),
         ("a_slow_receiver", &slow_receiver::a_slow_receiver_costs_its_sender_no_more_than_it_may),
         ("each_fault_at_each_point", &|| points::each_fault_at_each_point(arguments.seeds / 200)),
         ("silent_peers_are_noticed", &silence::silent_peers_are_noticed),
