@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 use super::core::{Core, LinkKey, ToDeregister};
 use super::idle::Idle;
 use super::link_grants::Phase;
+use super::liveness;
 use super::seats::Seats;
 use crate::config::{Config, Polling};
 use crate::memory::{Domain, Epoch, Place, RegistrationCache, Revocation};
@@ -86,7 +87,10 @@ struct Reactors {
 impl<T: Transport> Engine<T> {
     pub(super) fn open(device: &Device, config: &Config, seats: &Seats) -> Result<Arc<Self>> {
         // The most a device gives is used: a queue cannot grow later everywhere.
-        let (domain, queue) = T::open(device, 32_767)?;
+        let (domain, mut queue) = T::open(device, 32_767)?;
+        if let Some(patience) = liveness::patience(config) {
+            queue.give_up_after(patience);
+        }
         let service = T::service(device)?;
         let (events, idle) = (queue.event_descriptor()?, queue.idle_descriptor()?);
         let engine = Arc::new(Self {

@@ -60,8 +60,7 @@ struct Burden {
 
 impl Liveness {
     pub(super) fn new(config: &Config) -> Self {
-        let timeout = config.peer_timeout.max(config.heartbeat.saturating_mul(2));
-        Self { heartbeat: config.heartbeat, timeout, ask_at: config.heartbeat, ..Self::default() }
+        Self { heartbeat: config.heartbeat, timeout: timeout(config), ask_at: config.heartbeat, ..Self::default() }
     }
 
     /// The connection is set up to the end.
@@ -136,6 +135,16 @@ impl Liveness {
             _ => None,
         }
     }
+}
+
+/// After how much silence a peer may be given up.
+fn timeout(config: &Config) -> Duration {
+    config.peer_timeout.max(config.heartbeat.saturating_mul(2))
+}
+
+/// How long a peer that does say something may do nothing of what it is asked. That can wait behind what it sends, so it is more.
+pub(super) fn patience(config: &Config) -> Option<Duration> {
+    (!config.heartbeat.is_zero()).then(|| timeout(config).saturating_mul(2))
 }
 
 fn time_of(bytes: u64) -> Duration {

@@ -223,6 +223,10 @@ impl Queue for AnyQueue {
         with!(AnyQueue, self, queue => queue.drain_idle())
     }
 
+    fn give_up_after(&mut self, patience: std::time::Duration) {
+        with!(AnyQueue, self, queue => queue.give_up_after(patience));
+    }
+
     fn host_answers(&self, channel: ChannelKey) -> Option<bool> {
         with!(AnyQueue, self, queue => queue.host_answers(channel))
     }

@@ -19,7 +19,7 @@ pub(crate) mod verbs;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::memory::{Domain, Registration, Transfer};
@@ -250,6 +250,10 @@ pub(crate) trait Queue: Send + 'static {
     /// Takes the event off that descriptor.
     fn drain_idle(&mut self) -> Result<()> {
         Ok(())
+    }
+    /// Where the transport of a peer is its process: has peers given up that do nothing for so long of what is posted to them.
+    fn give_up_after(&mut self, patience: Duration) {
+        let _ = patience;
     }
     /// Where a probe does not tell: whether the peer's host answers, though its process may not.
     fn host_answers(&self, channel: ChannelKey) -> Option<bool> {

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::frame::{Frame, Reason};
 use super::input::Intake;
 use super::output::Outgoing;
 use super::socket::Socket;
+use super::upkeep::Mark;
 use crate::memory::Transfer;
 use crate::transport::{Capabilities, ChannelKey, ChannelSizes, Completion, Failure, Operation, Request, Source};
 use crate::{Error, ErrorKind};
@@ -84,6 +85,12 @@ pub(super) struct Channel {
     pub(super) why_lost: Option<Error>,
     /// Since when a message waits for a receive.
     pub(super) stalled: Option<Instant>,
+    /// Whether the queue has it among those that are stalled, and among those whose peer is to be told something.
+    pub(super) is_listed_stalled: bool,
+    pub(super) is_listed_due: bool,
+    /// How far the peer was when that was last looked at, and for how long it has been there.
+    pub(super) mark: Option<Mark>,
+    pub(super) waited: Duration,
     /// What the sockets' epoll is told to look for.
     pub(super) interest: Interest,
 }
@@ -114,6 +121,10 @@ impl Channel {
             is_readable: true,
             why_lost: None,
             stalled: None,
+            is_listed_stalled: false,
+            is_listed_due: false,
+            mark: None,
+            waited: Duration::ZERO,
             interest: Interest::default(),
         }
     }
@@ -243,6 +254,20 @@ impl Channel {
         }
         self.first = number + 1;
         Ok(())
+    }
+
+    /// How far the peer is with the oldest request; `None` if there is none.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        let oldest = self.pending.front()?;
+        let is_written = self.first <= self.written;
+        Some(Mark::new(self.first, if is_written { oldest.answered.into() } else { self.output.total }))
+    }
+
+    /// A message that waits for a receive waits no more, nor does what came behind it.
+    pub(super) fn give_up_message(&mut self) {
+        if self.stalled.take().is_some() {
+            self.intake.drop_kept();
+        }
     }
 
     /// Gives back a receive that has not got all of its message.

@@ -1,27 +1,83 @@
 //! The end of a channel: what says why is still written, if the peer takes it.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use super::access::Accesses;
 use super::channel::Channel;
+use crate::service::{Service, TimerId};
+use crate::sync::lock;
+use crate::sync::locks::Mutex;
 
 /// How long the peer has for that.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// Channels that may be at it at once, each with as much as it may keep.
+const MOST: usize = 64;
 
-/// Ends the stream of a channel that was taken out of its queue. May wait.
-pub(super) fn end(mut channel: Box<Channel>, accesses: &Accesses) {
-    let deadline = Instant::now() + PATIENCE;
-    while channel.has_last_words() && channel.write(accesses).is_ok() && channel.has_last_words() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            break;
-        }
-        let left = Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) };
-        let _ = poll(&mut [PollFd::new(&channel.socket, PollFlags::OUT)], Some(&left));
+static ENDING: AtomicUsize = AtomicUsize::new(0);
+
+/// A channel that has last words; dropping it ends its stream.
+struct Ending {
+    channel: Box<Channel>,
+    accesses: Accesses,
+}
+
+impl Ending {
+    /// Writes what the peer takes; answers whether there is more.
+    fn goes_on(&mut self) -> bool {
+        self.channel.has_last_words() && self.channel.write(&self.accesses).is_ok() && self.channel.has_last_words()
     }
-    channel.socket.has_last_words.store(false, Ordering::Release);
-    channel.socket.shut();
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        ENDING.fetch_sub(1, Ordering::Relaxed);
+        self.channel.socket.has_last_words.store(false, Ordering::Release);
+        self.channel.socket.shut();
+    }
+}
+
+/// Ends the stream of a channel that was taken out of its queue: at once, or when what it has left is written.
+pub(super) fn end(channel: Box<Channel>, accesses: Accesses) {
+    let before = ENDING.fetch_add(1, Ordering::Relaxed);
+    let mut ending = Ending { channel, accesses };
+    if ending.goes_on() && before < MOST {
+        linger(ending);
+    }
+}
+
+/// Has the service write the rest when the peer takes it.
+fn linger(ending: Ending) {
+    let socket = Arc::clone(&ending.channel.socket);
+    // The service waits for what can be read, and this can when the socket can be written.
+    let Ok(events) = epoll::create(CreateFlags::CLOEXEC) else { return };
+    if epoll::add(&events, &*socket, EventData::new_u64(0), EventFlags::OUT).is_err() {
+        return;
+    }
+    let service: Arc<Service> = Arc::clone(&socket.service);
+    let shared = Arc::new(Mutex::new((Some(ending), None::<TimerId>)));
+    let mut state = lock(&shared);
+    let (watched, canceller) = (Arc::clone(&shared), Arc::clone(&service));
+    let watch = service.watch(events, move || {
+        let mut state = lock(&watched);
+        if state.0.as_mut().is_some_and(Ending::goes_on) {
+            return true;
+        }
+        let (ended, timer) = (state.0.take(), state.1.take());
+        drop(state);
+        drop(ended);
+        timer.into_iter().for_each(|timer| canceller.cancel(timer));
+        false
+    });
+    let (late, unwatcher) = (Arc::clone(&shared), Arc::clone(&service));
+    state.1 = Some(service.run_at(Instant::now() + PATIENCE, move || {
+        let ended = lock(&late).0.take();
+        if ended.is_some() {
+            unwatcher.unwatch(watch);
+        }
+        drop(ended);
+    }));
 }

@@ -54,6 +54,10 @@ impl Default for Intake {
 }
 
 impl Intake {
+    pub(super) fn drop_kept(&mut self) {
+        self.kept = Vec::new();
+    }
+
     /// Gives back a receive that is not complete.
     pub(super) fn take_receive(&mut self) -> Option<(u64, Transfer)> {
         match self.body.take()?.to {
@@ -164,9 +168,9 @@ impl Channel {
         Ok(Some((read, wanted)))
     }
 
-    /// Takes bytes as they have come.
+    /// Takes bytes as they have come, up to a refusal, behind which there is nothing.
     fn take(&mut self, mut bytes: &[u8], shared: &mut Shared) -> Outcome {
-        while !bytes.is_empty() {
+        while !bytes.is_empty() && self.is_readable {
             if self.intake.body.is_some() {
                 let taken = self.take_body(bytes, shared)?;
                 bytes = &bytes[taken..];

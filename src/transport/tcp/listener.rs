@@ -14,6 +14,7 @@ use super::hello::{HELLO, Hello, Kind, MOST_DATA};
 use super::set_up::Incoming;
 use super::socket::Socket;
 use super::{DEVICE, Tcp, failed};
+use crate::memory::Epoch;
 use crate::protocol::Refusal;
 use crate::service::{Service, TimerId, WatchId};
 use crate::sync::lock;
@@ -23,6 +24,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// How long a peer that has connected may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is said, at most, that peers are turned away.
+const WARNING: Duration = Duration::from_secs(1);
 
 /// Waits for connect requests.
 pub(crate) struct TcpListener {
@@ -30,6 +33,7 @@ pub(crate) struct TcpListener {
     socket: OwnedFd,
     lobby: Arc<Lobby>,
     watch: WatchId,
+    epoch: Epoch,
 }
 
 /// Peers that nobody has heard of yet. All of it runs on the service thread, and waits for nobody.
@@ -48,6 +52,20 @@ struct State {
     silent: Vec<(u64, WatchId, TimerId)>,
     waiting: VecDeque<Incoming>,
     waker: Option<Waker>,
+    /// When it was last said that peers are turned away.
+    warned: Option<Instant>,
+}
+
+impl State {
+    /// Whether it may be said again: peers do not decide how often.
+    fn may_warn(&mut self) -> bool {
+        let now = Instant::now();
+        let is_due = self.warned.is_none_or(|last| now.saturating_duration_since(last) >= WARNING);
+        if is_due {
+            self.warned = Some(now);
+        }
+        is_due
+    }
 }
 
 /// A peer that is about to say what it wants.
@@ -76,7 +94,7 @@ impl TcpListener {
         };
         let (watched, door) = (another()?, another()?);
         let watch = service.watch(watched, move || doorman.upgrade().is_some_and(|lobby| lobby.admit(&door)));
-        Ok(Self { address: bound.unwrap_or(address), socket, lobby, watch })
+        Ok(Self { address: bound.unwrap_or(address), socket, lobby, watch, epoch: Epoch::current() })
     }
 }
 
@@ -101,9 +119,9 @@ impl Listen<Tcp> for TcpListener {
 }
 
 impl Lobby {
-    /// Lets in who knocks.
+    /// Lets in who knocks; more than the backlog later, so that the service gets to something else.
     fn admit(self: &Arc<Self>, listener: &OwnedFd) -> bool {
-        loop {
+        for _ in 0..self.most.max(1) {
             match rustix::net::acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok((descriptor, from)) => self.receive(descriptor, from),
                 Err(Errno::AGAIN) => return !lock(&self.state).is_closed,
@@ -111,13 +129,16 @@ impl Lobby {
                 Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => {}
                 Err(_) if lock(&self.state).is_closed => return false,
                 Err(errno) => {
-                    tracing::warn!(%errno, "a peer could not be accepted");
+                    if lock(&self.state).may_warn() {
+                        tracing::warn!(%errno, "a peer could not be accepted");
+                    }
                     // Without descriptors it stays readable: another look follows, after a pause.
                     std::thread::sleep(Duration::from_millis(1));
                     return !lock(&self.state).is_closed;
                 }
             }
         }
+        !lock(&self.state).is_closed
     }
 
     fn receive(self: &Arc<Self>, descriptor: OwnedFd, from: Option<SocketAddrAny>) {
@@ -125,16 +146,20 @@ impl Lobby {
         let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
         let mut state = lock(&self.state);
         if state.is_closed || state.silent.len() >= self.most {
+            if state.may_warn() {
+                tracing::warn!(peer, "more peers in set-up than the backlog; they are refused");
+            }
             drop(state);
-            tracing::warn!(peer, "more peers in set-up than the backlog; one is refused");
             let busy = Kind::Refuse.say(0, &Refusal::Busy.to_bytes());
             let _ = rustix::net::send(&descriptor, &busy, rustix::net::SendFlags::NOSIGNAL);
             return;
         }
         let watched = descriptor.try_clone();
         let (Ok(watched), Ok(socket)) = (watched, Socket::new(descriptor, "accept")) else {
-            drop(state);
-            return tracing::warn!(peer, "a peer could not be accepted: there are no more descriptors");
+            if state.may_warn() {
+                tracing::warn!(peer, "a peer could not be accepted: there are no more descriptors");
+            }
+            return;
         };
         let id = state.next;
         state.next += 1;
@@ -173,13 +198,17 @@ impl Lobby {
         let hello = match heard {
             Ok(hello) => hello,
             Err(reason) => {
-                tracing::warn!(peer, reason, "a peer could not be accepted");
+                if state.may_warn() {
+                    tracing::warn!(peer, reason, "a peer could not be accepted");
+                }
                 let _ = socket.write(&Kind::Refuse.say(0, &Refusal::Incompatible.to_bytes()));
                 return;
             }
         };
         if state.is_closed || state.waiting.len() >= self.most {
-            tracing::warn!(peer, "more connect requests than the backlog; one is refused");
+            if state.may_warn() {
+                tracing::warn!(peer, "more connect requests than the backlog; they are refused");
+            }
             let _ = socket.write(&Kind::Refuse.say(0, &Refusal::Busy.to_bytes()));
             return;
         }
@@ -226,6 +255,10 @@ impl Guest {
 
 impl Drop for TcpListener {
     fn drop(&mut self) {
+        // A forked child has the same socket: it would end the listening of its parent.
+        if !self.epoch.is_current() {
+            return;
+        }
         let service = &self.lobby.service;
         service.unwatch(self.watch);
         let mut state = lock(&self.lobby.state);

@@ -25,6 +25,7 @@ mod set_up;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -10,8 +10,8 @@ use super::access::{Accesses, Target};
 use super::channel::{Channel, Outcome, Trouble};
 use super::frame::{Frame, HEADER, Header, Reason};
 use super::socket::broken;
-use crate::Access;
 use crate::memory::{Registrable, volatile};
+use crate::{Access, ErrorKind};
 
 /// Frames that are written by one call.
 const BATCH: usize = 16;
@@ -39,7 +39,9 @@ pub(super) struct Outgoing {
     /// What the frames say of that, and what those that are written have said.
     told: u64,
     said: u64,
-    /// Polls that have found nothing since the peer was to be told.
+    /// Bytes that are written.
+    pub(super) total: u64,
+    /// Polls that have found nothing of the peer since it was to be told.
     pub(super) dry_polls: u32,
     /// The last that is said: which request is refused.
     refusal: Option<(u64, Reason)>,
@@ -270,9 +272,14 @@ impl Channel {
                 }
                 Err(Errno::INTR) => {}
                 Err(errno) => {
-                    // What the peer has said before is still to be read, and then the end of the stream.
-                    self.why_lost.get_or_insert_with(|| broken(errno));
                     self.output.cut();
+                    let error = broken(errno);
+                    if error.kind() == ErrorKind::ConnectionBroken {
+                        // Only writing has failed.
+                        return Err(Trouble::Lost(error));
+                    }
+                    // What the peer has said before is still to be read, and then the end of the stream.
+                    self.why_lost.get_or_insert(error);
                     return Ok(());
                 }
             }
@@ -352,6 +359,7 @@ impl Channel {
 
     /// So many bytes were written.
     fn advance(&mut self, mut bytes: usize) {
+        self.output.total += bytes as u64;
         while let Some(front) = self.output.frames.front_mut() {
             let left = HEADER + front.length - front.sent;
             if bytes < left {

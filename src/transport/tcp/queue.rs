@@ -24,19 +24,15 @@ use crate::{Error, ErrorKind, Result};
 const FEW: usize = 2;
 /// Requests of the peer that are done before it is told, though more come in.
 const MOST_UNTOLD: u64 = 16;
-/// Polls in a row that find nothing before it is told what is done: an answer of the program, which says it too, may be about to
+/// Polls in a row that find nothing of it before it is told what is done: an answer of the program, which says it too, may be about to
 /// be sent.
 const DRY_POLLS: u32 = 2;
-/// How long a message waits for a receive.
-const NOT_READY: Duration = Duration::from_millis(250);
-/// How long there is no channel before what is posted is given back.
-const IDLE: Duration = Duration::from_secs(1);
 /// Receives for which there is room from the start.
 const RECEIVES: usize = 256;
 /// Which part of the completions is for receives.
 const RECEIVES_SHARE: usize = 2;
 /// Names no channel.
-const NONE: ChannelKey = ChannelKey(u32::MAX);
+pub(super) const NONE: ChannelKey = ChannelKey(u32::MAX);
 
 /// What all channels of a queue share.
 pub(super) struct Shared {
@@ -58,18 +54,21 @@ impl Shared {
 /// The connections of a worker.
 pub(crate) struct TcpQueue {
     domain: Arc<TcpDomain>,
-    shared: Shared,
-    channels: Vec<Option<Box<Channel>>>,
+    pub(super) shared: Shared,
+    pub(super) channels: Vec<Option<Box<Channel>>>,
     /// Places of those whose stream is theirs, and of those whose is not yet.
     live: Vec<u32>,
     unopened: Vec<u32>,
     /// To be written to with the next flush.
     staged: Vec<u32>,
     /// Whose peer is to be told what is done.
-    due: Vec<u32>,
-    stalled: Vec<u32>,
+    pub(super) due: Vec<u32>,
+    pub(super) stalled: Vec<u32>,
     most_receives: usize,
-    idle_since: Option<Instant>,
+    pub(super) idle_since: Option<Instant>,
+    /// How long peers may do nothing of what they are asked, if it matters, and when that was looked after.
+    pub(super) patience: Option<Duration>,
+    pub(super) tended_at: Option<Instant>,
     events: Events,
     /// Whether the next poll need not ask the kernel: what is there makes an event.
     may_skip: bool,
@@ -96,6 +95,8 @@ impl TcpQueue {
             stalled: Vec::with_capacity(16),
             most_receives: completions / RECEIVES_SHARE,
             idle_since: None,
+            patience: None,
+            tended_at: None,
             events,
             may_skip: false,
         })
@@ -118,7 +119,7 @@ impl TcpQueue {
         Ok(())
     }
 
-    fn channel(&self, key: ChannelKey) -> Option<&Channel> {
+    pub(super) fn channel(&self, key: ChannelKey) -> Option<&Channel> {
         self.channels.get(key.0 as usize)?.as_deref()
     }
 
@@ -127,7 +128,7 @@ impl TcpQueue {
         self.channel(key).map(|channel| channel.standing)
     }
 
-    fn channel_mut(&mut self, key: ChannelKey) -> Option<&mut Channel> {
+    pub(super) fn channel_mut(&mut self, key: ChannelKey) -> Option<&mut Channel> {
         self.channels.get_mut(key.0 as usize)?.as_deref_mut()
     }
 
@@ -150,7 +151,7 @@ impl TcpQueue {
     }
 
     /// Does `act` with a channel, and what follows from it: answers are written, what happened is told.
-    fn turn(&mut self, place: u32, act: impl FnOnce(&mut Channel, &mut Shared) -> Outcome<bool>) -> bool {
+    pub(super) fn turn(&mut self, place: u32, act: impl FnOnce(&mut Channel, &mut Shared) -> Outcome<bool>) -> bool {
         let Some(mut channel) = self.channels.get_mut(place as usize).and_then(Option::take) else { return false };
         let is_working = channel.standing == Standing::Active && channel.socket.is_open();
         let happened = is_working && {
@@ -172,7 +173,7 @@ impl TcpQueue {
     /// Writes what came of what was read.
     fn follow_up(&mut self, channel: &mut Channel) -> Outcome {
         let place = channel.key.0;
-        if channel.stalled.is_some() && !self.stalled.contains(&place) {
+        if channel.stalled.is_some() && !std::mem::replace(&mut channel.is_listed_stalled, true) {
             self.stalled.push(place);
         }
         if channel.output.untold() >= MOST_UNTOLD {
@@ -183,7 +184,7 @@ impl TcpQueue {
         if has_any && !channel.output.is_blocked && !channel.output.is_cut {
             channel.write(&self.shared.accesses)?;
         }
-        if channel.output.untold() > 0 && !self.due.contains(&place) {
+        if channel.output.untold() > 0 && !std::mem::replace(&mut channel.is_listed_due, true) {
             self.due.push(place);
         }
         Ok(())
@@ -192,6 +193,7 @@ impl TcpQueue {
     /// What has gone wrong on a channel is told, and the peer.
     fn suffer(&mut self, channel: &mut Channel, trouble: Trouble) {
         channel.is_readable = false;
+        channel.give_up_message();
         let error = match trouble {
             Trouble::Lost(error) => return channel.socket.lost(error),
             Trouble::Protocol(detail) => Error::new(ErrorKind::Protocol, "receive").with_detail(detail),
@@ -218,27 +220,9 @@ impl TcpQueue {
         });
     }
 
-    /// Tells peers what is done, those that have not heard it for `polls` polls in a row.
-    fn acknowledge(&mut self, polls: u32) {
-        let mut due = std::mem::take(&mut self.due);
-        due.retain(|&place| {
-            let Some(channel) = self.channel_mut(ChannelKey(place)).filter(|channel| channel.output.untold() > 0)
-            else {
-                return false;
-            };
-            channel.output.dry_polls += 1;
-            if channel.output.dry_polls < polls {
-                return true;
-            }
-            self.turn(place, |channel, shared| {
-                channel.output.acknowledge();
-                if channel.output.is_blocked { Ok(false) } else { channel.write(&shared.accesses).map(|()| false) }
-            });
-            false
-        });
-        // The room of the list is kept.
-        due.append(&mut self.due);
-        self.due = due;
+    /// Something may be ready that came from no socket: who sleeps is to look.
+    fn note_ready(&mut self) {
+        self.events.note(!self.shared.ready.is_empty());
     }
 
     fn read_one(&mut self, place: u32) -> bool {
@@ -248,29 +232,12 @@ impl TcpQueue {
                 channel.write(&shared.accesses)?;
             }
             let has_written = was_blocked && !channel.output.is_blocked;
-            channel.read(shared).map(|has_read| has_read || has_written)
-        })
-    }
-
-    /// Gives back what nobody could take.
-    fn give_back_receives(&mut self, now: Instant) {
-        let is_empty = self.shared.receives.is_empty();
-        if is_empty || self.channels.iter().any(Option::is_some) {
-            self.idle_since = None;
-        } else if now.saturating_duration_since(*self.idle_since.get_or_insert(now)) >= IDLE {
-            self.idle_since = None;
-            while let Some((token, memory)) = self.shared.receives.pop_front() {
-                self.shared.receive_ended(Completion {
-                    token,
-                    channel: NONE,
-                    is_receive: true,
-                    result: Err(Failure::Flushed),
-                    immediate: None,
-                    memory: Some(memory),
-                });
+            let has_read = channel.read(shared)?;
+            if has_read {
+                channel.output.dry_polls = 0;
             }
-            self.events.note(!self.shared.ready.is_empty());
-        }
+            Ok(has_read || has_written)
+        })
     }
 
     /// The completion of what is done at once.
@@ -305,6 +272,7 @@ impl Queue for TcpQueue {
                 if channel.output.is_blocked { Ok(false) } else { channel.write(&shared.accesses).map(|()| false) }
             });
         }
+        self.note_ready();
         Ok(())
     }
 
@@ -327,15 +295,14 @@ impl Queue for TcpQueue {
 
     fn tend(&mut self, now: Instant) {
         self.acknowledge(0);
-        for index in 0..self.stalled.len() {
-            let place = self.stalled[index];
-            let since = self.channel(ChannelKey(place)).and_then(|channel| channel.stalled);
-            if since.is_some_and(|since| now.saturating_duration_since(since) >= NOT_READY) {
-                self.turn(place, |_, _| Err(Trouble::Refused(Reason::NotReady)));
-                self.events.note(!self.shared.ready.is_empty());
-            }
-        }
+        self.end_stalls(now);
+        self.give_up(now);
         self.give_back_receives(now);
+        self.note_ready();
+    }
+
+    fn give_up_after(&mut self, patience: Duration) {
+        self.patience = Some(patience);
     }
 
     fn poll(&mut self, done: &mut Vec<Completion>) -> Result<bool> {
@@ -362,9 +329,14 @@ impl Queue for TcpQueue {
                 happened |= self.read_one(self.stalled[index]);
             }
         }
-        let channels = &self.channels;
-        self.stalled.retain(|place| channels[*place as usize].as_ref().is_some_and(|it| it.stalled.is_some()));
-        if !happened && !self.due.is_empty() {
+        let channels = &mut self.channels;
+        self.stalled.retain(|place| {
+            channels[*place as usize].as_deref_mut().is_some_and(|channel| {
+                channel.is_listed_stalled = channel.stalled.is_some();
+                channel.is_listed_stalled
+            })
+        });
+        if !self.due.is_empty() {
             self.acknowledge(DRY_POLLS);
         }
         happened |= !self.shared.ready.is_empty();
@@ -392,6 +364,7 @@ impl Queue for TcpQueue {
 
     fn watch_idle(&mut self) -> Result<()> {
         self.acknowledge(0);
+        self.note_ready();
         self.events.arm_idle()
     }
 
@@ -469,10 +442,10 @@ impl Queue for TcpQueue {
             receive.channel = NONE;
             self.shared.ready.push(receive);
         }
-        self.events.note(!self.shared.ready.is_empty());
+        self.note_ready();
         let domain = Arc::clone(&self.domain);
         Some(Box::new(move || {
-            closing::end(known, &Accesses::new(domain));
+            closing::end(known, Accesses::new(domain));
             drop(windows);
             left
         }))

@@ -9,6 +9,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use super::failed;
 use super::socket::Socket;
+use crate::memory::Epoch;
 use crate::service::{Service, TimerId, WatchId};
 use crate::sync::lock;
 use crate::sync::locks::Mutex;
@@ -26,10 +27,15 @@ struct Watching {
     service: Arc<Service>,
     watch: WatchId,
     timer: TimerId,
+    epoch: Epoch,
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
+        // In a forked child its lock may be held for ever.
+        if !self.epoch.is_current() {
+            return;
+        }
         self.service.unwatch(self.watch);
         self.service.cancel(self.timer);
     }
@@ -58,7 +64,7 @@ async fn ready(socket: &Socket, what: EventFlags, deadline: Instant, operation: 
         let waker = late.upgrade().and_then(|told| lock(&told).waker.take());
         waker.into_iter().for_each(Waker::wake);
     });
-    let _watching = Watching { service, watch, timer };
+    let _watching = Watching { service, watch, timer, epoch: Epoch::current() };
     std::future::poll_fn(|context| {
         let mut told = lock(&told);
         if told.is_ready {

@@ -27,15 +27,20 @@ struct Rig {
     socket: Arc<Socket>,
 }
 
+/// Both ends of a stream.
+fn stream() -> (TcpStream, Arc<Socket>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
+    let address: SocketAddr = listener.local_addr().expect("an address");
+    let peer = TcpStream::connect(address).expect("connects");
+    peer.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    let (stream, _) = listener.accept().expect("accepts");
+    stream.set_nonblocking(true).expect("does not block");
+    (peer, Socket::new(OwnedFd::from(stream), "test").expect("a socket"))
+}
+
 impl Rig {
     fn new() -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
-        let address: SocketAddr = listener.local_addr().expect("an address");
-        let peer = TcpStream::connect(address).expect("connects");
-        peer.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
-        let (stream, _) = listener.accept().expect("accepts");
-        stream.set_nonblocking(true).expect("does not block");
-        let socket = Socket::new(OwnedFd::from(stream), "test").expect("a socket");
+        let (peer, socket) = stream();
         let domain = TcpDomain::of_process();
         let mut queue = TcpQueue::open(Arc::clone(&domain), 64).expect("a queue");
         let channel = queue.create(Arc::clone(&socket), SIZES).expect("a channel");
@@ -53,6 +58,12 @@ impl Rig {
     fn say(&mut self, frame: Frame, body: &[u8]) {
         self.peer.write_all(&Header { acknowledged: 0, frame }.to_bytes()).expect("writes");
         self.peer.write_all(body).expect("writes");
+    }
+
+    /// Says nothing but what is done.
+    fn say_done(&mut self, acknowledged: u64) {
+        let said = Header { acknowledged, frame: Frame::Acknowledge }.to_bytes();
+        self.peer.write_all(&said).expect("writes");
     }
 
     /// What the queue says next.
@@ -155,6 +166,87 @@ fn a_message_waits_for_a_receive_and_then_for_no_longer_than_a_device_would() {
     assert_eq!(rig.ends().iter().find_map(kind), Some(ErrorKind::ConnectionBroken));
     let said = std::iter::from_fn(|| Some(rig.hear().frame)).find(|frame| *frame != Frame::Acknowledge);
     assert_eq!(said, Some(Frame::Refuse { request: 2, reason: Reason::NotReady }));
+    let memory = rig.transfer(8);
+    rig.queue.post_receive(6, memory).map_err(|_| ()).expect("room");
+    assert!(rig.settle().is_empty(), "what was refused is not carried out");
+}
+
+#[test]
+fn what_comes_behind_a_refusal_is_not_carried_out() {
+    let mut rig = Rig::new();
+    let memory = rig.transfer(8);
+    rig.queue.post_receive(5, memory).map_err(|_| ()).expect("room");
+    rig.post(1, Operation::Probe, None);
+    let refusal = Frame::Refuse { request: 1, reason: Reason::Access };
+    let said = [refusal, Frame::Send { length: 0 }].map(|frame| Header { acknowledged: 0, frame }.to_bytes());
+    rig.peer.write_all(said.as_flattened()).expect("writes");
+    assert_eq!(rig.ends().iter().map(|ended| ended.token).collect::<Vec<_>>(), [1]);
+    assert!(rig.settle().is_empty());
+}
+
+#[test]
+fn a_peer_that_does_nothing_of_what_it_is_asked_is_given_up() {
+    let second = Duration::from_secs(1);
+    let mut rig = Rig::new();
+    rig.queue.give_up_after(second);
+    let (tell, told) = std::sync::mpsc::channel();
+    rig.socket.observe(Box::new(move |error| tell.send(error.kind()).expect("somebody hears")));
+    let mut now = Instant::now();
+    for acknowledged in 1..=2 {
+        rig.post(acknowledged, Operation::Probe, None);
+        for _ in 0..3 {
+            rig.queue.tend(now);
+            now += second / 4;
+        }
+        // It says something all the while.
+        rig.peer.write_all(&Header { acknowledged, frame: Frame::Probe }.to_bytes()).expect("writes");
+        assert_eq!(rig.ends().len(), 1);
+    }
+    rig.queue.tend(now + 100 * second);
+    assert!(told.recv_timeout(Duration::from_millis(50)).is_err(), "nothing is asked");
+    rig.post(3, Operation::Probe, None);
+    for step in 0..5 {
+        assert!(told.try_recv().is_err(), "after {step} steps");
+        rig.queue.tend(now + 100 * second + step * second / 4);
+        rig.say_done(2);
+        rig.settle();
+    }
+    assert_eq!(told.recv_timeout(5 * second), Ok(ErrorKind::Unresponsive));
+    rig.queue.fail(rig.channel);
+    assert!(rig.ends().iter().any(|ended| ended.token == 3));
+}
+
+#[test]
+fn a_busy_connection_does_not_keep_another_from_being_told() {
+    let mut rig = Rig::new();
+    let (mut busy, socket) = stream();
+    let channel = rig.queue.create(Arc::clone(&socket), SIZES).expect("a channel");
+    rig.queue.activate(channel, 4).expect("activates");
+    socket.open();
+    rig.say(Frame::Probe, &[]);
+    let probe = Header { acknowledged: 0, frame: Frame::Probe }.to_bytes();
+    let mut done = Vec::new();
+    for _ in 0..20 {
+        busy.write_all(&probe).expect("writes");
+        std::thread::sleep(Duration::from_millis(1));
+        rig.queue.poll(&mut done).expect("polls");
+    }
+    rig.peer.set_nonblocking(true).expect("does not block");
+    assert_eq!(rig.hear(), Header { acknowledged: 1, frame: Frame::Acknowledge });
+}
+
+#[test]
+fn closing_does_not_wait_for_a_peer_that_does_not_read() {
+    let mut rig = Rig::new();
+    block(&mut rig);
+    rig.queue.fail(rig.channel);
+    let begun = Instant::now();
+    drop(rig.queue.close(rig.channel).expect("it is there")());
+    assert!(begun.elapsed() < Duration::from_millis(50), "it took {:?}", begun.elapsed());
+    while Arc::strong_count(&rig.socket) > 1 {
+        assert!(begun.elapsed() < Duration::from_secs(5), "the stream is not ended");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]
