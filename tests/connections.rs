@@ -422,6 +422,34 @@ fn a_forked_child_leaves_its_parents_connection_alone() {
     });
 }
 
+/// Nor does its listener end.
+#[test]
+fn a_forked_child_leaves_its_parents_listener_alone() {
+    on_device(|address| async move {
+        let listener = listen(&worker(), &address).await;
+        let uri = listener.uri();
+        // SAFETY: as above.
+        match unsafe { libc::fork() } {
+            0 => {
+                drop(listener);
+                // SAFETY: ends the child at once.
+                unsafe { libc::_exit(0) }
+            }
+            child => {
+                let mut status = -1;
+                // SAFETY: waits for the child just made; `status` is writable.
+                assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+                assert_eq!(status, 0, "the child ended well");
+            }
+        }
+        let connector = Connector::new(&worker());
+        let (client, server) = tokio::join!(soon(connector.connect(&uri)), soon(listener.accept()));
+        let (client, server) = (client.expect("connects"), server.expect("accepts"));
+        client.send(b"still here").await.expect("sends");
+        assert_eq!(&*soon(server.recv()).await.expect("receives"), b"still here");
+    });
+}
+
 #[test]
 fn no_executor_is_special() {
     let Some(address) = common::device_address() else { return };

@@ -398,5 +398,5 @@ const AGAIN: Duration = Duration::from_millis(25);
 
 /// Where a process answers for its device: whether what was sent is at its host all the same.
 fn has_come<Q: Queue>(queue: &Q, channel: Option<ChannelKey>) -> bool {
-    channel.and_then(|channel| queue.host_answers(channel)).unwrap_or(false)
+    channel.is_some_and(|channel| queue.has_left(channel) && queue.host_answers(channel).unwrap_or(false))
 }

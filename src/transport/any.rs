@@ -231,6 +231,10 @@ impl Queue for AnyQueue {
         with!(AnyQueue, self, queue => queue.host_answers(channel))
     }
 
+    fn has_left(&self, channel: ChannelKey) -> bool {
+        with!(AnyQueue, self, queue => queue.has_left(channel))
+    }
+
     fn capabilities(&self, channel: ChannelKey) -> Capabilities {
         with!(AnyQueue, self, queue => queue.capabilities(channel))
     }

@@ -260,6 +260,11 @@ pub(crate) trait Queue: Send + 'static {
         let _ = channel;
         None
     }
+    /// Where the transport is this process: whether all that was posted has left it.
+    fn has_left(&self, channel: ChannelKey) -> bool {
+        let _ = channel;
+        true
+    }
     fn capabilities(&self, channel: ChannelKey) -> Capabilities;
     /// Opens memory to the peer, after what was posted before; answers the window and its key. It is there with the
     /// completion, which is always reported. A failed one breaks the channel. Without an error the channel is full.

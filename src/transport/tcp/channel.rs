@@ -1,5 +1,6 @@
 //! One connection's requests: posted, on the stream, and ended in their order.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -91,6 +92,8 @@ pub(super) struct Channel {
     /// How far the peer was when that was last looked at, and for how long it has been there.
     pub(super) mark: Option<Mark>,
     pub(super) waited: Duration,
+    /// Whether the peer's host answers, if somebody has asked since the last tick.
+    pub(super) host_answers: Cell<Option<bool>>,
     /// What the sockets' epoll is told to look for.
     pub(super) interest: Interest,
 }
@@ -125,6 +128,7 @@ impl Channel {
             is_listed_due: false,
             mark: None,
             waited: Duration::ZERO,
+            host_answers: Cell::new(None),
             interest: Interest::default(),
         }
     }
@@ -254,6 +258,11 @@ impl Channel {
         }
         self.first = number + 1;
         Ok(())
+    }
+
+    /// Whether all that was posted is written.
+    pub(super) fn is_written(&self) -> bool {
+        self.first + self.pending.len() as u64 <= self.written + 1
     }
 
     /// How far the peer is with the oldest request; `None` if there is none.

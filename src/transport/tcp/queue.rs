@@ -373,7 +373,15 @@ impl Queue for TcpQueue {
     }
 
     fn host_answers(&self, channel: ChannelKey) -> Option<bool> {
-        Some(kernel::is_acknowledged(self.channel(channel)?.socket.as_fd()))
+        let channel = self.channel(channel)?;
+        if channel.host_answers.get().is_none() {
+            channel.host_answers.set(Some(kernel::is_acknowledged(channel.socket.as_fd())));
+        }
+        channel.host_answers.get()
+    }
+
+    fn has_left(&self, channel: ChannelKey) -> bool {
+        self.channel(channel).is_none_or(Channel::is_written)
     }
 
     fn capabilities(&self, channel: ChannelKey) -> Capabilities {

@@ -217,6 +217,16 @@ fn a_peer_that_does_nothing_of_what_it_is_asked_is_given_up() {
 }
 
 #[test]
+fn what_is_not_written_has_not_left() {
+    let mut rig = Rig::new();
+    assert!(rig.queue.has_left(rig.channel));
+    rig.post(1, Operation::Probe, None);
+    assert!(rig.queue.has_left(rig.channel) && rig.queue.host_answers(rig.channel) == Some(true));
+    block(&mut rig);
+    assert!(!rig.queue.has_left(rig.channel));
+}
+
+#[test]
 fn a_busy_connection_does_not_keep_another_from_being_told() {
     let mut rig = Rig::new();
     let (mut busy, socket) = stream();

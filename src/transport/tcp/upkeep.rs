@@ -67,6 +67,7 @@ impl TcpQueue {
     /// Gives up peers that take what is asked of them and never do it, whatever else they say: it would be held for ever.
     pub(super) fn give_up(&mut self, now: Instant) {
         let passed = self.tended_at.replace(now).map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        self.channels.iter().flatten().for_each(|channel| channel.host_answers.set(None));
         let Some(patience) = self.patience else { return };
         for place in 0..self.channels.len() as u32 {
             let Some(channel) = self.channel_mut(ChannelKey(place)) else { continue };
