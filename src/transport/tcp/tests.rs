@@ -14,7 +14,7 @@ use super::queue::TcpQueue;
 use super::socket::Socket;
 use crate::memory::{Domain, Mapping, RegionAccess, Registrable, Registration, Transfer, volatile};
 use crate::transport::{ChannelKey, ChannelSizes, Completion, Failure, Opening, Operation, Queue, Request, Source};
-use crate::{Access, Buffer, ErrorKind};
+use crate::{Access, Buffer, Config, Connector, ErrorKind, Listener, Worker};
 
 const SIZES: ChannelSizes = ChannelSizes { segments: 16, sends: 32, inline: 0 };
 
@@ -586,4 +586,57 @@ fn a_refusal_is_said_behind_what_is_half_written() {
         assert_eq!(last.frame, Frame::Refuse { request: 1, reason: Reason::Access });
     }
     let _ = rig.socket.as_fd();
+}
+
+/// What a connector says first, to a listener that is none.
+fn introduction(worker: &Worker) -> Vec<u8> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
+    let uri = format!("tcp://{}", listener.local_addr().expect("an address"));
+    let connector = Connector::new(worker);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let connecting = tokio::time::timeout(Duration::from_millis(200), connector.connect(&uri));
+        assert!(!connecting.await.is_ok_and(|connected| connected.is_ok()));
+    });
+    let (mut stream, _) = listener.accept().expect("accepts");
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).expect("reads");
+    said
+}
+
+#[test]
+fn a_peer_that_streams_what_costs_nothing_holds_neither_who_waits_nor_the_service() {
+    let worker = Worker::new(Config::default()).expect("a worker");
+    let request = introduction(&worker);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let listener = Listener::bind(&worker, "tcp://127.0.0.1:0").await.expect("listens");
+        let port = listener.uri().rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        let mut stranger = TcpStream::connect(("127.0.0.1", port.expect("a port"))).expect("connects");
+        let streaming = std::thread::spawn(move || {
+            stranger.write_all(&request).expect("writes");
+            let mut answer = [0; super::hello::HELLO];
+            stranger.read_exact(&mut answer).expect("an answer");
+            let mut data = vec![0; super::hello::Hello::parse(answer).expect("a good one").length];
+            stranger.read_exact(&mut data).expect("its data");
+            stranger.write_all(&super::hello::Kind::Confirm.say(4, &[])).expect("writes");
+            let probes = Header { acknowledged: 0, frame: Frame::Probe }.to_bytes().repeat(20_000);
+            let mut drain = stranger.try_clone().expect("a descriptor");
+            std::thread::spawn(move || std::io::copy(&mut drain, &mut std::io::sink()));
+            while stranger.write_all(&probes).is_ok() {}
+        });
+        let server = listener.accept().await.expect("accepts");
+        let (second, short) = (Duration::from_secs(1), Duration::from_millis(200));
+        let begun = Instant::now();
+        tokio::time::timeout(short, server.recv()).await.expect_err("no message comes");
+        assert!(begun.elapsed() < 2 * second, "who waits was held for {:?}", begun.elapsed());
+        // Nobody polls now but the service.
+        std::thread::sleep(short);
+        let (tell, told) = std::sync::mpsc::channel();
+        let service = crate::service::Service::of_process().expect("a service");
+        service.run_job(move || tell.send(()).expect("somebody hears"));
+        told.recv_timeout(2 * second).expect("the service is held");
+        drop(server);
+        streaming.join().expect("no panic");
+    });
 }
