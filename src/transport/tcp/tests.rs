@@ -230,13 +230,14 @@ fn what_is_not_written_has_not_left() {
 fn a_busy_connection_does_not_keep_another_from_being_told() {
     let mut rig = Rig::new();
     let (mut busy, socket) = stream();
+    busy.set_nodelay(true).expect("sends at once");
     let channel = rig.queue.create(Arc::clone(&socket), SIZES).expect("a channel");
     rig.queue.activate(channel, 4).expect("activates");
     socket.open();
     rig.say(Frame::Probe, &[]);
     let probe = Header { acknowledged: 0, frame: Frame::Probe }.to_bytes();
     let mut done = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..12 {
         busy.write_all(&probe).expect("writes");
         std::thread::sleep(Duration::from_millis(1));
         rig.queue.poll(&mut done).expect("polls");
