@@ -12,9 +12,9 @@ use super::operations::{Completed, Operations};
 use super::receives::Receives;
 use crate::clock::Clock;
 use crate::memory::{Domain, GrantState, Held, Registration, Revocation, Transfer};
-use crate::protocol::{CONTROL_RECEIVES, GrantId};
+use crate::protocol::GrantId;
 use crate::transport::{ChannelKey, Completion, Failure, Queue};
-use crate::{Buffer, Error, ErrorKind, Pool, Result};
+use crate::{Buffer, Error, ErrorKind, Result};
 
 /// Token of frames; operations and requests for windows have tokens of their own, which never are this.
 pub(super) const FRAME: u64 = u64::MAX;
@@ -454,81 +454,6 @@ impl<Q: Queue> Core<Q> {
         let channel = self.link(key)?.channel.take()?;
         self.channels[channel.0 as usize] = None;
         Some(channel)
-    }
-
-    /// Posts a receive again that is free, unless there are enough.
-    fn recycle(&mut self, buffer: Buffer) {
-        if !self.receives.is_short(self.queue.receive_room()) {
-            return self.garbage.push(Garbage::Memory(Held::Buffer(buffer)));
-        }
-        if let Err(error) = self.post_receive(buffer) {
-            // Without it a peer's credit would name a receive that is not there.
-            self.fail_all(&error);
-        }
-    }
-
-    /// Posts `count` receives more, for a connection that grants them.
-    ///
-    /// # Errors
-    /// If the queue has no room, or one cannot be had or posted: then none counts.
-    pub(super) fn add_receives(&mut self, count: u32) -> Result<()> {
-        if !self.receives.add(count) {
-            let detail = format!("{count} more receives are needed; the queue has {} left", self.receives.left());
-            return Err(Error::new(ErrorKind::ResourceExhausted, "open channel").with_detail(detail));
-        }
-        let added = self.post_missing();
-        if added.is_err() {
-            self.receives.give_up(count);
-        }
-        added
-    }
-
-    fn post_missing(&mut self) -> Result<()> {
-        while self.receives.is_short(self.queue.receive_room()) {
-            let buffer = Pool::with_global(|pool| pool.allocate(self.frame_size))?;
-            self.post_receive(buffer)?;
-        }
-        Ok(())
-    }
-
-    /// Gives the peer more receives, if it makes use of those it has and there are some.
-    fn grow(&mut self, key: LinkKey) {
-        let more = self.link(key).map_or(0, |link| link.growth());
-        if more == 0 {
-            return;
-        }
-        match self.add_receives(more) {
-            Ok(()) => {
-                if let Some(link) = self.link(key) {
-                    link.share += more;
-                    link.credits.grow(more);
-                    link.is_in_use = false;
-                }
-            }
-            Err(error) => tracing::debug!(%error, "a connection gets no more receives"),
-        }
-    }
-
-    /// Whether credit frames of the peer can come in: it sends some when it has got frames of ours.
-    pub(super) fn hears_credits(&mut self, key: LinkKey) -> Result<()> {
-        if self.link(key).is_none_or(|link| link.hears_credits) {
-            return Ok(());
-        }
-        self.add_receives(CONTROL_RECEIVES)?;
-        if let Some(link) = self.link(key) {
-            link.hears_credits = true;
-            link.share += CONTROL_RECEIVES;
-        }
-        Ok(())
-    }
-
-    fn post_receive(&mut self, buffer: Buffer) -> Result<()> {
-        let length = buffer.len();
-        let memory = Transfer::new(buffer, 0..length, &*self.domain)?;
-        self.queue.post_receive(FRAME, memory).map_err(|refused| {
-            self.garbage.extend(refused.memory.map(|memory| Garbage::Memory(memory.into_held())));
-            refused.error.unwrap_or_else(|| Error::new(ErrorKind::ResourceExhausted, "post receive"))
-        })
     }
 }
 

@@ -485,17 +485,3 @@ impl Link {
         }
     }
 }
-
-/// What an engine asks of its links' owner to introduce itself with.
-pub(super) fn introduction(config: &Config, domain: u64) -> Handshake {
-    Handshake {
-        features: crate::protocol::HEARTBEAT,
-        nonce: rand::random(),
-        longest: config.max_message_size,
-        // One to begin with: an idle connection keeps no more.
-        credits: 1,
-        frame: config.frame_size,
-        window: config.channel_window,
-        domain,
-    }
-}

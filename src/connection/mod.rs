@@ -31,6 +31,7 @@ mod ordering;
 mod outbox;
 mod pending;
 mod posting;
+mod reactors;
 mod receives;
 mod receiving;
 mod seats;

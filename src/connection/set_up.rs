@@ -7,11 +7,11 @@ use super::core::LinkKey;
 use super::engine::Engine;
 use super::established::{Facts, Inner};
 use super::filter::Filter;
-use super::link::{CONTROL_SENDS, Link, introduction};
+use super::link::{CONTROL_SENDS, Link};
 use super::seats::Seat;
 use crate::protocol::{Handshake, Refusal};
 use crate::transport::{ChannelSizes, Link as _, Queue, SetUp, Transport};
-use crate::{Error, ErrorKind, Result, failpoint};
+use crate::{Config, Error, ErrorKind, Result, failpoint};
 
 /// Bytes that every queue pair is asked to carry inline.
 const INLINE: u32 = 256;
@@ -177,6 +177,20 @@ fn open<T: Transport, S: SetUp<T>>(
             }
         }
     })
+}
+
+/// What an engine asks of its links' owner to introduce itself with.
+pub(super) fn introduction(config: &Config, domain: u64) -> Handshake {
+    Handshake {
+        features: crate::protocol::HEARTBEAT,
+        nonce: rand::random(),
+        longest: config.max_message_size,
+        // One to begin with: an idle connection keeps no more.
+        credits: 1,
+        frame: config.frame_size,
+        window: config.channel_window,
+        domain,
+    }
 }
 
 /// Takes a half-made connection back unless it was completed.

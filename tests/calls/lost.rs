@@ -2,10 +2,23 @@
 
 use std::time::Duration;
 
-use zcmi::{Connector, ErrorKind, serve};
+use zcmi::{Channel, Connector, ErrorKind, serve};
 
 use super::{Count, SOON, channels, client, soon, until};
 use crate::common::{Peer, aside, baseline, device_address, listen, nothing_left, on_device, play, role, say, worker};
+
+/// Serves calls whose handlers never end, and counts those that are there.
+async fn never_answer(channel: Channel, count: Count) -> zcmi::Result<()> {
+    serve(channel, 30, move |(): ()| {
+        let one = count.one();
+        async move {
+            std::future::pending::<()>().await;
+            drop(one);
+            Ok::<_, String>(())
+        }
+    })
+    .await
+}
 
 #[test]
 fn all_open_calls_fail_at_once_when_the_server_goes() {
@@ -20,14 +33,7 @@ fn all_open_calls_fail_at_once_when_the_server_goes() {
             let (near, far, (_near_end, far_end)) = channels(&worker(), &address).await;
             let count = Count::default();
             let counted = count.clone();
-            let serving = tokio::spawn(serve(far, 30, move |(): ()| {
-                let one = counted.one();
-                async move {
-                    std::future::pending::<()>().await;
-                    drop(one);
-                    Ok::<_, String>(())
-                }
-            }));
+            let serving = tokio::spawn(never_answer(far, counted));
             let client = client(near);
             let calls: Vec<_> = (0..20)
                 .map(|_| {
@@ -108,14 +114,7 @@ fn the_server_ends_when_the_client_goes() {
             let (near, far, (near_end, _far_end)) = channels(&worker(), &address).await;
             let count = Count::default();
             let counted = count.clone();
-            let serving = tokio::spawn(serve(far, 30, move |(): ()| {
-                let one = counted.one();
-                async move {
-                    std::future::pending::<()>().await;
-                    drop(one);
-                    Ok::<_, String>(())
-                }
-            }));
+            let serving = tokio::spawn(never_answer(far, counted));
             let client = client(near);
             let calling = tokio::spawn({
                 let client = client.clone();
