@@ -101,8 +101,8 @@ pub(crate) struct Held {
     of_domain: Vec<Slot>,
     /// Requests whose last answer is to come, and what they still wait for.
     unfinished: Vec<(u32, Vec<GrantId>)>,
-    /// Answers to be sent, and whether each is the last.
-    due: VecDeque<(Vec<u8>, bool)>,
+    /// Answers to be sent: the serials of their requests and what they name; the last one of a request names nothing.
+    due: VecDeque<(u32, Vec<GrantId>)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -146,8 +146,13 @@ impl Held {
         if asked.is_empty() {
             return Err("a request for no grant");
         }
-        if self.unfinished.len() + self.due.iter().filter(|(_, is_last)| *is_last).count() >= REQUESTS {
+        let last_due = self.due.iter().filter(|(_, ids)| ids.is_empty());
+        let mut unanswered = self.unfinished.iter().chain(last_due);
+        if unanswered.clone().count() >= REQUESTS {
             return Err("more requests than may be unanswered");
+        }
+        if unanswered.any(|(other, _)| *other == serial) {
+            return Err("a request with the serial of another that is unanswered");
         }
         for id in &asked {
             let slot = self.slot(*id).ok_or("a grant beyond the most that there may be")?;
@@ -155,7 +160,7 @@ impl Held {
         }
         let (drained, busy): (Vec<_>, Vec<_>) = asked.into_iter().partition(|id| self.is_drained(id));
         if !busy.is_empty() && !drained.is_empty() {
-            self.due.push_back((self::payload(serial, &drained), false));
+            self.due.push_back((serial, drained));
         }
         self.unfinished.push((serial, busy));
         self.settle();
@@ -169,7 +174,7 @@ impl Held {
 
     /// The payload of the next answer; it counts as sent.
     pub(crate) fn answer(&mut self) -> Option<Vec<u8>> {
-        self.due.pop_front().map(|(payload, _)| payload)
+        self.due.pop_front().map(|(serial, ids)| payload(serial, &ids))
     }
 
     /// Requests and answers that are kept, for tests.
@@ -182,7 +187,7 @@ impl Held {
         let unfinished = std::mem::take(&mut self.unfinished);
         for (serial, ids) in unfinished {
             if ids.iter().all(|id| self.is_drained(id)) {
-                self.due.push_back((payload(serial, &[]), true));
+                self.due.push_back((serial, Vec::new()));
             } else {
                 self.unfinished.push((serial, ids));
             }
@@ -302,7 +307,16 @@ mod tests {
         for request in &requests {
             holder.asked(request).expect("well-formed");
         }
-        assert!(holder.asked(&requests[0]).expect_err("too many").contains("unanswered"));
+        assert!(holder.asked(&payload(9, &[id(59, 0)])).expect_err("too many").contains("more requests"));
+        let mut holder = Held::default();
+        assert!(holder.begin(id(0, 0)));
+        for unanswered in [id(0, 0), id(1, 0)] {
+            holder.asked(&payload(7, &[unanswered])).expect("well-formed");
+            assert!(holder.asked(&payload(7, &[id(2, 0)])).expect_err("its serial").contains("the serial of another"));
+            assert!(holder.begin(id(2, 0)), "what is refused revokes nothing");
+            holder.end(id(0, 0));
+            while holder.answer().is_some() {}
+        }
         let mut holder = Held::default();
         for broken in [&[][..], &[0; 8], &[0; 15], &[0; 9], &[0xff; 16]] {
             assert!(holder.asked(broken).is_err(), "{broken:?}");

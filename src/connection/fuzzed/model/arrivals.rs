@@ -68,6 +68,7 @@ impl Model {
                 let (serial, ids) = revocation(payload)?;
                 check(!ids.is_empty() && ids.iter().all(|id| id.slot < MOST_GRANTS), "a request for no grant")?;
                 check(self.asked_us.len() < 2, "more requests than may be unanswered")?;
+                check(self.asked_us.iter().all(|(other, _)| *other != serial), "two requests of one serial")?;
                 ids.iter().for_each(|id| self.no_longer(*id));
                 self.asked_us.push((serial, ids));
             }

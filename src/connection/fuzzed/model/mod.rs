@@ -121,11 +121,13 @@ impl Model {
         self.looked_at += 1;
     }
 
-    /// The connection has ended: who waits for what was not there has lost it.
+    /// The connection has ended: who waits for what is neither here nor being fetched has lost it.
     pub(super) fn ended(&mut self) {
         self.has_ended = true;
-        for waiting in self.channels.values_mut().flat_map(|channel| &mut channel.waiting) {
-            waiting.is_claimed &= waiting.is_here;
+        for (id, channel) in &mut self.channels {
+            for waiting in &mut channel.waiting {
+                waiting.is_claimed &= waiting.is_here || self.fetches.contains(&(*id, waiting.serial));
+            }
         }
     }
 
