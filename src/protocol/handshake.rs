@@ -73,6 +73,8 @@ pub(crate) enum Refusal {
     Declined,
     /// A reason this version does not name.
     Other(u64),
+    /// The listener serves its own user only.
+    Stranger,
 }
 
 impl Handshake {
@@ -134,6 +136,7 @@ impl Refusal {
             Self::Busy => 2,
             Self::Declined => 3,
             Self::Other(code) => code,
+            Self::Stranger => 4,
         };
         let private_length = reason.len() as u8;
         let wire = Wire { private_length, nonce: code.into(), ..Wire::of(REFUSAL) };
@@ -154,6 +157,7 @@ impl Refusal {
             1 => Self::Incompatible,
             2 => Self::Busy,
             3 => Self::Declined,
+            4 => Self::Stranger,
             code => Self::Other(code),
         };
         let text = String::from_utf8_lossy(rest.get(..wire.private_length.into()).unwrap_or(rest));
@@ -167,6 +171,7 @@ impl Refusal {
             Self::Busy => "it has no resources for another connection",
             Self::Declined => "the application there declined",
             Self::Other(_) => "for a reason this version does not know",
+            Self::Stranger => "it serves processes of its own user only",
         }
     }
 }
@@ -245,9 +250,14 @@ mod tests {
 
     #[test]
     fn a_refusal_is_no_introduction() {
-        for refusal in
-            [Refusal::Incompatible, Refusal::Busy, Refusal::Declined, Refusal::Other(99), Refusal::Other(257)]
-        {
+        for refusal in [
+            Refusal::Incompatible,
+            Refusal::Busy,
+            Refusal::Declined,
+            Refusal::Stranger,
+            Refusal::Other(99),
+            Refusal::Other(257),
+        ] {
             assert_eq!(Refusal::parse(&refusal.to_bytes()), Some((refusal, String::new())));
             assert!(Handshake::parse(&refusal.to_bytes()).is_err());
         }

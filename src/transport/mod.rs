@@ -7,6 +7,8 @@
 
 #[cfg(not(loom))]
 pub(crate) mod any;
+#[cfg(not(loom))]
+pub(crate) mod framed;
 #[cfg(all(any(test, feature = "internals"), not(loom)))]
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub, unused_imports))]
 #[allow(missing_docs, reason = "what is public is so for our own tests")]

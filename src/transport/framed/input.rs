@@ -2,14 +2,11 @@
 
 use std::time::Instant;
 
-use rustix::io::Errno;
-use rustix::net::RecvFlags;
-
 use super::access::Target;
+use super::carrier::{Carrier, Halt};
 use super::channel::{Channel, Outcome, Trouble};
 use super::frame::{Frame, HEADER, Header, Reason};
 use super::queue::Shared;
-use super::socket::{broken, ended};
 use crate::Access;
 use crate::memory::{Transfer, volatile};
 use crate::transport::{Completion, Operation};
@@ -68,7 +65,7 @@ impl Intake {
     }
 }
 
-impl Channel {
+impl<C: Carrier> Channel<C> {
     /// Reads what has come, and does what it asks for; answers whether something has come.
     pub(super) fn read(&mut self, shared: &mut Shared) -> Outcome<bool> {
         let mut total = 0;
@@ -80,33 +77,29 @@ impl Channel {
                 Some(read) => read,
                 None => {
                     let mut scratch = std::mem::take(&mut shared.scratch);
-                    let read = rustix::net::recv(&self.socket, &mut scratch[..], RecvFlags::empty());
+                    let read = self.carrier.read(&mut scratch);
                     let taken = match read {
-                        Ok((_, read)) => self.take(&scratch[..read], shared),
+                        Ok(read) => self.take(&scratch[..read], shared),
                         Err(_) => Ok(()),
                     };
                     shared.scratch = scratch;
                     taken?;
-                    (read.map(|(_, read)| read), SCRATCH)
+                    (read, SCRATCH)
                 }
             };
             match read {
-                Ok(0) => {
-                    self.is_readable = false;
-                    return Err(Trouble::Lost(self.why_lost.take().unwrap_or_else(ended)));
-                }
                 Ok(read) => {
                     total += read;
                     if read < wanted {
                         break;
                     }
                 }
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => {}
-                Err(errno) => {
+                Err(Halt::Later) => break,
+                Err(Halt::Lost(error)) => {
                     self.is_readable = false;
-                    return Err(Trouble::Lost(self.why_lost.take().unwrap_or_else(|| broken(errno))));
+                    return Err(Trouble::Lost(self.why_lost.take().unwrap_or(error)));
                 }
+                Err(Halt::Protocol(detail)) => return Err(Trouble::Protocol(detail)),
             }
         }
         Ok(total > 0)
@@ -114,23 +107,17 @@ impl Channel {
 
     /// Reads the bytes of a long frame to where they belong; answers what came of it, and how much was wanted. `None` if there are
     /// none, or few.
-    fn read_directly(&mut self, shared: &mut Shared) -> Outcome<Option<(rustix::io::Result<usize>, usize)>> {
+    fn read_directly(&mut self, shared: &mut Shared) -> Outcome<Option<(Result<usize, Halt>, usize)>> {
         let Some(Incoming { to, done, length }) = &mut self.intake.body else { return Ok(None) };
         let (left, at) = ((*length - *done).min(TURN), *done);
         if left < SCRATCH {
             return Ok(None);
         }
-        let socket = &self.socket;
-        let fill = |memory: &mut Transfer, at: usize| {
-            let piece = memory.piece_from(at)?;
-            let wanted = piece.len().min(left);
-            let read = rustix::net::recv(socket, &mut piece[..wanted], RecvFlags::empty());
-            Some((read.map(|(_, read)| read), wanted))
-        };
+        let carrier = &mut self.carrier;
         let read = match to {
-            Place::Receive(_, memory) => fill(memory, at),
+            Place::Receive(_, memory) => fill(carrier, memory, at, left),
             Place::Target(target, _) => {
-                let receive = |memory: &dyn crate::Registrable, offset| volatile::receive(memory, offset, left, socket);
+                let receive = |memory: &dyn crate::Registrable, offset| carrier.read_to(memory, offset, left);
                 let read = shared.accesses.lend(self.key, target.behind(at), left, receive);
                 Some((read.ok_or(Trouble::Refused(Reason::Access))?, left))
             }
@@ -138,13 +125,7 @@ impl Channel {
                 let Some(request) = self.unanswered() else { return Err(nothing_asked()) };
                 let at = request.answered as usize;
                 let mut memory = request.memory.take();
-                let read = memory.as_mut().and_then(|memory| {
-                    let piece = memory.piece_from(at)?;
-                    let wanted = piece.len().min(left);
-                    let socket = &self.socket;
-                    let read = rustix::net::recv(socket, &mut piece[..wanted], RecvFlags::empty());
-                    Some((read.map(|(_, read)| read), wanted))
-                });
+                let read = memory.as_mut().and_then(|memory| fill(&mut self.carrier, memory, at, left));
                 if let Some(request) = self.unanswered() {
                     request.memory = memory;
                     if let Some((Ok(read), _)) = &read {
@@ -157,10 +138,10 @@ impl Channel {
         let Some((read, wanted)) = read else {
             return Err(Trouble::Protocol("bytes for memory that may not be written".to_owned()));
         };
-        if let Ok(read) = read
+        if let Ok(read) = &read
             && let Some(body) = &mut self.intake.body
         {
-            body.done += read;
+            body.done += *read;
             if body.done == body.length {
                 self.frame_is_whole(shared)?;
             }
@@ -375,6 +356,18 @@ impl Channel {
         self.output.did();
         Ok(())
     }
+}
+
+/// Reads to the piece of `memory` that has the byte at `at`; answers what came of it, and how much was wanted.
+fn fill<C: Carrier>(
+    carrier: &mut C,
+    memory: &mut Transfer,
+    at: usize,
+    most: usize,
+) -> Option<(Result<usize, Halt>, usize)> {
+    let piece = memory.piece_from(at)?;
+    let wanted = piece.len().min(most);
+    Some((carrier.read(&mut piece[..wanted]), wanted))
 }
 
 /// The receive that is next.

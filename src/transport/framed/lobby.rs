@@ -1,19 +1,18 @@
 //! Listening: peers that have connected say what they want before anybody hears of them.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, Shutdown, SocketAddrAny, SocketFlags, sockopt};
+use rustix::net::{Shutdown, SocketAddrAny, SocketFlags};
 
 use super::hello::{HELLO, Hello, Kind, MOST_DATA};
 use super::set_up::Incoming;
 use super::socket::Socket;
-use super::{DEVICE, Tcp, failed};
+use super::{Carrier, Framed, device_name};
 use crate::memory::Epoch;
 use crate::protocol::Refusal;
 use crate::service::{Service, TimerId, WatchId};
@@ -28,35 +27,42 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const WARNING: Duration = Duration::from_secs(1);
 
 /// Waits for connect requests.
-pub(crate) struct TcpListener {
-    address: SocketAddr,
+pub(crate) struct FramedListener<C: Carrier> {
+    address: C::Address,
     socket: OwnedFd,
-    lobby: Arc<Lobby>,
+    /// Until it is dropped.
+    door: Option<C::Door>,
+    lobby: Arc<Lobby<C>>,
     watch: WatchId,
     epoch: Epoch,
 }
 
 /// Peers that nobody has heard of yet. All of it runs on the service thread, and waits for nobody.
-struct Lobby {
+struct Lobby<C: Carrier> {
     service: Arc<Service>,
     /// Of those that say nothing, and of those that wait.
     most: usize,
-    state: Mutex<State>,
+    state: Mutex<State<C>>,
 }
 
-#[derive(Default)]
-struct State {
+struct State<C: Carrier> {
     is_closed: bool,
     next: u64,
     /// Who has not said all.
     silent: Vec<(u64, WatchId, TimerId)>,
-    waiting: VecDeque<Incoming>,
+    waiting: VecDeque<Incoming<C>>,
     waker: Option<Waker>,
     /// When it was last said that peers are turned away.
     warned: Option<Instant>,
 }
 
-impl State {
+impl<C: Carrier> Default for State<C> {
+    fn default() -> Self {
+        Self { is_closed: false, next: 0, silent: Vec::new(), waiting: VecDeque::new(), waker: None, warned: None }
+    }
+}
+
+impl<C: Carrier> State<C> {
     /// Whether it may be said again: peers do not decide how often.
     fn may_warn(&mut self) -> bool {
         let now = Instant::now();
@@ -73,37 +79,34 @@ struct Guest {
     socket: Arc<Socket>,
     peer: String,
     said: Vec<u8>,
+    gifts: Vec<OwnedFd>,
+    /// Whether it has given more than it may.
+    is_pushy: bool,
 }
 
-impl TcpListener {
-    pub(super) fn bind(address: SocketAddr, backlog: u16) -> Result<Self> {
-        let operation = "listen";
-        let told = |errno| failed(operation, errno).with_device(DEVICE).with_detail(format!("tcp://{address}"));
-        let socket = Socket::create(&address).map_err(told)?;
-        // A port is free again as soon as nobody listens there.
-        sockopt::set_socket_reuseaddr(&socket, true).map_err(told)?;
-        rustix::net::bind(&socket, &address).map_err(told)?;
-        rustix::net::listen(&socket, backlog.into()).map_err(told)?;
-        let bound = rustix::net::getsockname(&socket).ok().and_then(|bound| SocketAddr::try_from(bound).ok());
+impl<C: Carrier> FramedListener<C> {
+    pub(super) fn bind(address: C::Address, backlog: u16) -> Result<Self> {
+        let (operation, scheme) = ("listen", device_name::<C>());
+        let (socket, bound, door) = C::listen(&address, backlog).map_err(|error| error.with_device(scheme))?;
         let service = Service::of_process()?;
         let lobby = Arc::new(Lobby { service: Arc::clone(&service), most: backlog.into(), state: Mutex::default() });
         let doorman = Arc::downgrade(&lobby);
         let another = || {
             let failed = |error| Error::new(ErrorKind::ResourceExhausted, operation).with_source(error);
-            socket.try_clone().map_err(|error| failed(error).with_device(DEVICE))
+            socket.try_clone().map_err(|error| failed(error).with_device(scheme))
         };
-        let (watched, door) = (another()?, another()?);
-        let watch = service.watch(watched, move || doorman.upgrade().is_some_and(|lobby| lobby.admit(&door)));
-        Ok(Self { address: bound.unwrap_or(address), socket, lobby, watch, epoch: Epoch::current() })
+        let (watched, entrance) = (another()?, another()?);
+        let watch = service.watch(watched, move || doorman.upgrade().is_some_and(|lobby| lobby.admit(&entrance)));
+        Ok(Self { address: bound, socket, door: Some(door), lobby, watch, epoch: Epoch::current() })
     }
 }
 
-impl Listen<Tcp> for TcpListener {
-    fn local_address(&self) -> SocketAddr {
-        self.address
+impl<C: Carrier> Listen<Framed<C>> for FramedListener<C> {
+    fn local_address(&self) -> C::Address {
+        self.address.clone()
     }
 
-    async fn next(&self) -> Result<Incoming> {
+    async fn next(&self) -> Result<Incoming<C>> {
         std::future::poll_fn(|context| {
             let mut state = lock(&self.lobby.state);
             match state.waiting.pop_front() {
@@ -118,7 +121,7 @@ impl Listen<Tcp> for TcpListener {
     }
 }
 
-impl Lobby {
+impl<C: Carrier> Lobby<C> {
     /// Lets in who knocks; more than the backlog later, so that the service gets to something else.
     fn admit(self: &Arc<Self>, listener: &OwnedFd) -> bool {
         for _ in 0..self.most.max(1) {
@@ -142,20 +145,25 @@ impl Lobby {
     }
 
     fn receive(self: &Arc<Self>, descriptor: OwnedFd, from: Option<SocketAddrAny>) {
-        let peer = from.and_then(|from| SocketAddr::try_from(from).ok());
-        let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
+        let peer = C::peer(&descriptor, from);
         let mut state = lock(&self.state);
         if state.is_closed || state.silent.len() >= self.most {
             if state.may_warn() {
                 tracing::warn!(peer, "more peers in set-up than the backlog; they are refused");
             }
             drop(state);
-            let busy = Kind::Refuse.say(0, &Refusal::Busy.to_bytes());
-            let _ = rustix::net::send(&descriptor, &busy, rustix::net::SendFlags::NOSIGNAL);
-            return;
+            return refuse(&descriptor, &Refusal::Busy.to_bytes());
+        }
+        if let Err(error) = C::admit(&descriptor) {
+            if state.may_warn() {
+                tracing::warn!(peer, %error, "a peer could not be accepted");
+            }
+            let is_stranger = error.kind() == ErrorKind::PermissionDenied;
+            let why = if is_stranger { Refusal::Stranger } else { Refusal::Busy };
+            return refuse(&descriptor, &why.to_bytes());
         }
         let watched = descriptor.try_clone();
-        let (Ok(watched), Ok(socket)) = (watched, Socket::new(descriptor, "accept")) else {
+        let (Ok(watched), Ok(socket)) = (watched, Socket::new(descriptor)) else {
             if state.may_warn() {
                 tracing::warn!(peer, "a peer could not be accepted: there are no more descriptors");
             }
@@ -163,7 +171,13 @@ impl Lobby {
         };
         let id = state.next;
         state.next += 1;
-        let mut guest = Some(Guest { socket, peer, said: Vec::with_capacity(HELLO + MOST_DATA) });
+        let mut guest = Some(Guest {
+            socket,
+            peer,
+            said: Vec::with_capacity(HELLO + MOST_DATA),
+            gifts: Vec::new(),
+            is_pushy: false,
+        });
         let lobby: Weak<Self> = Arc::downgrade(self);
         let watch = self.service.watch(watched, move || {
             let Some(lobby) = lobby.upgrade() else { return false };
@@ -188,32 +202,33 @@ impl Lobby {
         for (.., timer) in state.silent.extract_if(.., |(silent, ..)| *silent == id) {
             self.service.cancel(timer);
         }
-        let Guest { socket, peer, said } = guest;
+        let Guest { socket, peer, said, gifts, is_pushy } = guest;
         let heard = match said.first_chunk().map(|head| Hello::parse(*head)) {
-            Some(Ok(hello)) if hello.kind == Kind::Request && said.len() == HELLO + hello.length => Ok(hello),
+            Some(Ok(hello)) if hello.kind == Kind::Request && said.len() == HELLO + hello.length => {
+                C::unwrap(gifts).map(|gift| (hello, gift))
+            }
+            _ if is_pushy => Err("it gives more descriptors than an introduction has".to_owned()),
             Some(Ok(_)) => Err("it does not ask for a connection".to_owned()),
             Some(Err(reason)) => Err(reason),
             None => Err("it has gone".to_owned()),
         };
-        let hello = match heard {
-            Ok(hello) => hello,
+        let (hello, gift) = match heard {
+            Ok(heard) => heard,
             Err(reason) => {
                 if state.may_warn() {
                     tracing::warn!(peer, reason, "a peer could not be accepted");
                 }
-                let _ = socket.write(&Kind::Refuse.say(0, &Refusal::Incompatible.to_bytes()));
-                return;
+                return refuse(socket.descriptor(), &Refusal::Incompatible.to_bytes());
             }
         };
         if state.is_closed || state.waiting.len() >= self.most {
             if state.may_warn() {
                 tracing::warn!(peer, "more connect requests than the backlog; they are refused");
             }
-            let _ = socket.write(&Kind::Refuse.say(0, &Refusal::Busy.to_bytes()));
-            return;
+            return refuse(socket.descriptor(), &Refusal::Busy.to_bytes());
         }
         let data = said[HELLO..].to_vec();
-        state.waiting.push_back(Incoming::new(socket, peer, hello.reads, data));
+        state.waiting.push_back(Incoming::new(socket, peer, hello.reads, data, gift));
         let waker = state.waker.take();
         drop(state);
         waker.into_iter().for_each(Waker::wake);
@@ -226,6 +241,11 @@ impl Lobby {
             self.service.unwatch(watch);
         }
     }
+}
+
+/// Turns a peer away.
+fn refuse(socket: &OwnedFd, reason: &[u8]) {
+    let _ = rustix::net::send(socket, &Kind::Refuse.say(0, reason), rustix::net::SendFlags::NOSIGNAL);
 }
 
 impl Guest {
@@ -242,23 +262,27 @@ impl Guest {
             if left == 0 {
                 return true;
             }
-            match rustix::net::recv(&self.socket, &mut bytes[..left], RecvFlags::empty()) {
-                Ok((_, 0)) => return true,
-                Ok((_, read)) => self.said.extend_from_slice(&bytes[..read]),
+            match self.socket.hear(&mut bytes[..left], &mut self.gifts) {
+                Ok(0) => return true,
+                Ok(read) => self.said.extend_from_slice(&bytes[..read]),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return false,
-                Err(_) => return true,
+                Err(errno) => {
+                    self.is_pushy = errno == Errno::TOOMANYREFS;
+                    return true;
+                }
             }
         }
     }
 }
 
-impl Drop for TcpListener {
+impl<C: Carrier> Drop for FramedListener<C> {
     fn drop(&mut self) {
         // A forked child has the same socket: it would end the listening of its parent.
         if !self.epoch.is_current() {
             return;
         }
+        drop(self.door.take());
         let service = &self.lobby.service;
         service.unwatch(self.watch);
         let mut state = lock(&self.lobby.state);
@@ -272,7 +296,7 @@ impl Drop for TcpListener {
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         for incoming in waiting {
-            crate::transport::SetUp::<Tcp>::refuse(incoming, &Refusal::Declined.to_bytes());
+            crate::transport::SetUp::<Framed<C>>::refuse(incoming, &Refusal::Declined.to_bytes());
         }
     }
 }

@@ -7,21 +7,22 @@ use super::socket::Socket;
 use crate::Error;
 use crate::transport::Link;
 
-pub(crate) struct TcpLink {
+pub(crate) struct FramedLink {
     socket: Arc<Socket>,
     peer: String,
+    device: &'static str,
 }
 
-impl TcpLink {
-    pub(super) fn new(socket: Arc<Socket>, peer: String) -> Self {
-        Self { socket, peer }
+impl FramedLink {
+    pub(super) fn new(socket: Arc<Socket>, peer: String, device: &'static str) -> Self {
+        Self { socket, peer, device }
     }
 }
 
-impl Link for TcpLink {
+impl Link for FramedLink {
     fn on_lost(&self, lost: impl FnOnce(Error) + Send + 'static) {
-        let peer = self.peer.clone();
-        self.socket.observe(Box::new(move |error| lost(error.with_peer(peer).with_device(super::DEVICE))));
+        let (peer, device) = (self.peer.clone(), self.device);
+        self.socket.observe(Box::new(move |error| lost(error.with_peer(peer).with_device(device))));
     }
 
     fn disconnect(&self) {
@@ -32,7 +33,7 @@ impl Link for TcpLink {
     }
 }
 
-impl Drop for TcpLink {
+impl Drop for FramedLink {
     fn drop(&mut self) {
         self.socket.forget_observer();
     }

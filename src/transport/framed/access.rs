@@ -4,14 +4,14 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::domain::{Region, TcpDomain, TcpRegistration};
+use super::domain::{Region, SoftwareDomain, SoftwareRegistration};
 use crate::memory::{Registrable, Registration, volatile};
 use crate::transport::{ChannelKey, Opening, WindowKey};
 use crate::{Access, Error, ErrorKind, Result};
 
 /// What the peers of a queue's channels may reach.
 pub(super) struct Accesses {
-    domain: Arc<TcpDomain>,
+    domain: Arc<SoftwareDomain>,
     /// By the key that the peer names it by.
     windows: HashMap<u32, Window>,
     next: u64,
@@ -27,7 +27,7 @@ struct Window {
 }
 
 impl Accesses {
-    pub(super) fn new(domain: Arc<TcpDomain>) -> Self {
+    pub(super) fn new(domain: Arc<SoftwareDomain>) -> Self {
         Self { domain, windows: HashMap::new(), next: 0 }
     }
 
@@ -35,7 +35,7 @@ impl Accesses {
     pub(super) fn bind(&mut self, channel: ChannelKey, opening: Opening) -> Result<(WindowKey, u32)> {
         let registration = opening.region.kept().unwrap_or(&*opening.region) as &dyn Any;
         let foreign = || Error::new(ErrorKind::Foreign, "grant").with_detail("a region of another transport");
-        let region = Arc::clone(&registration.downcast_ref::<TcpRegistration>().ok_or_else(foreign)?.region);
+        let region = Arc::clone(&registration.downcast_ref::<SoftwareRegistration>().ok_or_else(foreign)?.region);
         let (name, key) = (WindowKey(self.next), self.new_key());
         self.next += 1;
         let Opening { region: registration, access } = opening;

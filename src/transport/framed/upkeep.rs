@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::carrier::Carrier;
 use super::channel::Trouble;
 use super::frame::Reason;
-use super::queue::{NONE, TcpQueue};
+use super::queue::{FramedQueue, NONE};
 use crate::transport::{ChannelKey, Completion, Failure};
 use crate::{Error, ErrorKind};
 
@@ -29,7 +30,7 @@ impl Mark {
     }
 }
 
-impl TcpQueue {
+impl<C: Carrier> FramedQueue<C> {
     /// Tells peers what is done, those that have not heard it for `polls` polls in a row.
     pub(super) fn acknowledge(&mut self, polls: u32) {
         let mut due = std::mem::take(&mut self.due);

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::epoll::{self, CreateFlags, EventData};
 
+use super::Carrier;
 use super::access::Accesses;
-use super::channel::Channel;
+use super::channel::{Channel, Interest};
 use crate::service::{Service, TimerId};
 use crate::sync::lock;
 use crate::sync::locks::Mutex;
@@ -20,19 +21,29 @@ const MOST: usize = 64;
 static ENDING: AtomicUsize = AtomicUsize::new(0);
 
 /// A channel that has last words; dropping it ends its stream.
-struct Ending {
-    channel: Box<Channel>,
+struct Ending<C: Carrier> {
+    channel: Box<Channel<C>>,
     accesses: Accesses,
 }
 
-impl Ending {
+/// What it waits for.
+const ROOM: Interest = Interest { reading: false, writing: true };
+
+impl<C: Carrier> Ending<C> {
     /// Writes what the peer takes; answers whether there is more.
     fn goes_on(&mut self) -> bool {
-        self.channel.has_last_words() && self.channel.write(&self.accesses).is_ok() && self.channel.has_last_words()
+        self.channel.carrier.heed();
+        while self.channel.has_last_words() && self.channel.write(&self.accesses).is_ok() {
+            // If there is room again by now, nobody says so.
+            if !self.channel.has_last_words() || !self.channel.carrier.doze(ROOM) {
+                return self.channel.has_last_words();
+            }
+        }
+        false
     }
 }
 
-impl Drop for Ending {
+impl<C: Carrier> Drop for Ending<C> {
     fn drop(&mut self) {
         ENDING.fetch_sub(1, Ordering::Relaxed);
         self.channel.socket.has_last_words.store(false, Ordering::Release);
@@ -41,7 +52,7 @@ impl Drop for Ending {
 }
 
 /// Ends the stream of a channel that was taken out of its queue: at once, or when what it has left is written.
-pub(super) fn end(channel: Box<Channel>, accesses: Accesses) {
+pub(super) fn end<C: Carrier>(channel: Box<Channel<C>>, accesses: Accesses) {
     let before = ENDING.fetch_add(1, Ordering::Relaxed);
     let mut ending = Ending { channel, accesses };
     if ending.goes_on() && before < MOST {
@@ -50,11 +61,11 @@ pub(super) fn end(channel: Box<Channel>, accesses: Accesses) {
 }
 
 /// Has the service write the rest when the peer takes it.
-fn linger(ending: Ending) {
+fn linger<C: Carrier>(ending: Ending<C>) {
     let socket = Arc::clone(&ending.channel.socket);
-    // The service waits for what can be read, and this can when the socket can be written.
+    // The service waits for what can be read, and this can when there is room.
     let Ok(events) = epoll::create(CreateFlags::CLOEXEC) else { return };
-    if epoll::add(&events, &*socket, EventData::new_u64(0), EventFlags::OUT).is_err() {
+    if epoll::add(&events, &*socket, EventData::new_u64(0), C::events(ROOM)).is_err() {
         return;
     }
     let service: Arc<Service> = Arc::clone(&socket.service);

@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 
-use super::channel::{Channel, Interest, Standing};
-use super::failed;
+use super::channel::{Channel, Interest};
+use super::{Carrier, device_name, failed};
 use crate::{Error, ErrorKind, Result};
 
 /// Sockets that one poll looks at.
-const EVENTS: usize = 32;
+pub(super) const EVENTS: usize = 32;
 /// Event data of the wake-up, which no channel has.
 const KICK: u64 = u64::MAX;
 /// The descriptors of a queue.
@@ -23,12 +23,13 @@ pub(super) struct Events {
     /// Readable when something is ready that came from no socket.
     kick: OwnedFd,
     is_armed: bool,
+    is_idle_armed: bool,
     is_kicked: bool,
 }
 
 impl Events {
-    pub(super) fn open() -> Result<Self> {
-        let told = |errno| failed("open device", errno).with_device(super::DEVICE);
+    pub(super) fn open<C: Carrier>() -> Result<Self> {
+        let told = |errno| failed("open device", errno).with_device(device_name::<C>());
         let epoll = || epoll::create(CreateFlags::CLOEXEC).map_err(told);
         let (sockets, events, idle) = (epoll()?, epoll()?, epoll()?);
         let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(told)?;
@@ -36,32 +37,39 @@ impl Events {
         for outer in [&events, &idle] {
             epoll::add(outer, &sockets, EventData::new_u64(0), EventFlags::ONESHOT).map_err(told)?;
         }
-        Ok(Self { sockets, events, idle, kick, is_armed: false, is_kicked: false })
+        Ok(Self { sockets, events, idle, kick, is_armed: false, is_idle_armed: false, is_kicked: false })
     }
 
-    /// Has the kernel look for what the channel waits for.
-    pub(super) fn watch(&self, channel: &mut Channel) {
-        let is_live = channel.standing == Standing::Active && channel.socket.is_open();
-        let wanted = Interest {
-            reading: is_live && channel.is_readable && channel.stalled.is_none(),
-            writing: is_live && channel.output.is_blocked,
-        };
-        if wanted == channel.interest {
-            return;
+    /// Has the kernel look for what the channel waits for, and the peer ring for it, if it may sleep.
+    pub(super) fn watch<C: Carrier>(&mut self, channel: &mut Channel<C>) {
+        let wanted = channel.wanted();
+        if wanted != channel.interest {
+            self.change(channel, wanted);
+            if channel.carrier.is_dozing() && channel.carrier.doze(wanted) {
+                self.kick();
+            }
         }
-        let when = |wanted: bool, flag| if wanted { flag } else { EventFlags::empty() };
-        let flags = when(wanted.reading, EventFlags::IN) | when(wanted.writing, EventFlags::OUT);
+    }
+
+    fn change<C: Carrier>(&self, channel: &mut Channel<C>, wanted: Interest) {
+        let flags = C::events(wanted);
         let (sockets, socket, data) = (&self.sockets, channel.socket.as_fd(), EventData::new_u64(channel.key.0.into()));
         let done = match (channel.interest == Interest::default(), flags.is_empty()) {
             (true, _) => epoll::add(sockets, socket, data, flags),
             // Without it even what is always looked for is not.
             (false, true) => epoll::delete(sockets, socket),
+            (false, false) if flags == C::events(channel.interest) => Ok(()),
             (false, false) => epoll::modify(sockets, socket, data, flags),
         };
         match done {
             Ok(()) => channel.interest = wanted,
             Err(errno) => channel.socket.lost(failed("wait", errno)),
         }
+    }
+
+    /// Whether somebody sleeps until there is something, or is about to.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.is_armed || self.is_idle_armed
     }
 
     /// The places of channels whose sockets have something, and how many these are.
@@ -80,7 +88,14 @@ impl Events {
 
     /// If `is_ready`, something is that came from no socket: who sleeps is to look.
     pub(super) fn note(&mut self, is_ready: bool) {
-        if is_ready && self.is_armed && !self.is_kicked {
+        if is_ready && self.is_armed {
+            self.kick();
+        }
+    }
+
+    /// Who sleeps is to look, and who serves the peers meanwhile.
+    pub(super) fn kick(&mut self) {
+        if !self.is_kicked {
             self.is_kicked = rustix::io::write(&self.kick, &1u64.to_ne_bytes()).is_ok();
         }
     }
@@ -103,11 +118,13 @@ impl Events {
         drain(&self.events)
     }
 
-    pub(super) fn arm_idle(&self) -> Result<()> {
+    pub(super) fn arm_idle(&mut self) -> Result<()> {
+        self.is_idle_armed = true;
         arm(&self.idle, &self.sockets)
     }
 
-    pub(super) fn drain_idle(&self) -> Result<()> {
+    pub(super) fn drain_idle(&mut self) -> Result<()> {
+        self.is_idle_armed = false;
         drain(&self.idle)
     }
 

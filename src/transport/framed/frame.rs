@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligne
 const VERSION: u8 = 1;
 
 /// Bytes of a header.
-pub(super) const HEADER: usize = size_of::<Wire>();
+pub(in crate::transport) const HEADER: usize = size_of::<Wire>();
 
 /// Little endian. What a kind does not use is 0 and not looked at.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -28,14 +28,14 @@ struct Wire {
 
 /// A header, parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) acknowledged: u64,
-    pub(super) frame: Frame,
+pub(in crate::transport) struct Header {
+    pub(in crate::transport) acknowledged: u64,
+    pub(in crate::transport) frame: Frame,
 }
 
 /// What a frame is. Requests are counted as they come; those that ask for something are answered in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Frame {
+pub(in crate::transport) enum Frame {
     Acknowledge,
     CompareSwap {
         address: u64,
@@ -88,7 +88,7 @@ pub(super) enum Frame {
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(in crate::transport) enum Reason {
     Access,
     /// No receive was posted for it in time.
     NotReady,
@@ -115,7 +115,7 @@ impl Reason {
 }
 
 impl Header {
-    pub(super) fn to_bytes(self) -> [u8; HEADER] {
+    pub(in crate::transport) fn to_bytes(self) -> [u8; HEADER] {
         let mut wire = Wire::new_zeroed();
         (wire.version, wire.acknowledged) = (VERSION, self.acknowledged.into());
         let mut at = |kind: u8, address: u64, key: u32, length: u32| {
@@ -155,7 +155,7 @@ impl Header {
 
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn parse(bytes: [u8; HEADER]) -> Result<Self, String> {
+    pub(in crate::transport) fn parse(bytes: [u8; HEADER]) -> Result<Self, String> {
         let wire: Wire = zerocopy::transmute!(bytes);
         if wire.version != VERSION {
             return Err(format!("a frame of version {}, not {VERSION}", wire.version));

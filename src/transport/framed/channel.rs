@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Carrier;
 use super::frame::{Frame, Reason};
 use super::input::Intake;
 use super::output::Outgoing;
@@ -61,15 +62,16 @@ pub(super) enum Standing {
     Failed,
 }
 
-pub(super) struct Channel {
+pub(super) struct Channel<C> {
     pub(super) key: ChannelKey,
     pub(super) socket: Arc<Socket>,
+    pub(super) carrier: C,
     pub(super) standing: Standing,
     sizes: ChannelSizes,
     /// Reads and atomic operations that may be outstanding towards the peer.
     pub(super) reads: usize,
     /// The number of the first of those that are pending. Requests are numbered from 1.
-    first: u64,
+    pub(super) first: u64,
     pub(super) pending: VecDeque<Pending>,
     /// Of these, the number of the next to be put on the stream, and how many have been written whole.
     pub(super) next: u64,
@@ -86,9 +88,10 @@ pub(super) struct Channel {
     pub(super) why_lost: Option<Error>,
     /// Since when a message waits for a receive.
     pub(super) stalled: Option<Instant>,
-    /// Whether the queue has it among those that are stalled, and among those whose peer is to be told something.
+    /// Whether the queue has it among those that are stalled, those whose peer is to be told something, and those that are awake.
     pub(super) is_listed_stalled: bool,
     pub(super) is_listed_due: bool,
+    pub(super) is_listed_awake: bool,
     /// How far the peer was when that was last looked at, and for how long it has been there.
     pub(super) mark: Option<Mark>,
     pub(super) waited: Duration,
@@ -98,18 +101,19 @@ pub(super) struct Channel {
     pub(super) interest: Interest,
 }
 
-/// What is waited for on a socket.
+/// What is waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Interest {
-    pub(super) reading: bool,
-    pub(super) writing: bool,
+pub(crate) struct Interest {
+    pub(crate) reading: bool,
+    pub(crate) writing: bool,
 }
 
-impl Channel {
-    pub(super) fn new(key: ChannelKey, socket: Arc<Socket>, sizes: ChannelSizes) -> Self {
+impl<C: Carrier> Channel<C> {
+    pub(super) fn new(key: ChannelKey, socket: Arc<Socket>, carrier: C, sizes: ChannelSizes) -> Self {
         Self {
             key,
             socket,
+            carrier,
             standing: Standing::Made,
             sizes,
             reads: 0,
@@ -126,6 +130,7 @@ impl Channel {
             stalled: None,
             is_listed_stalled: false,
             is_listed_due: false,
+            is_listed_awake: false,
             mark: None,
             waited: Duration::ZERO,
             host_answers: Cell::new(None),
@@ -135,12 +140,21 @@ impl Channel {
 
     pub(super) fn capabilities(&self) -> Capabilities {
         Capabilities {
-            // What is short is gathered by the kernel as fast as it would be copied here.
+            // What is short is gathered from where it is as fast as it would be copied here.
             inline: 0,
             sends: self.sizes.sends as usize,
             longest: 1 << 31,
             segments: self.sizes.segments as usize,
             reads: self.reads,
+        }
+    }
+
+    /// What is to be waited for.
+    pub(super) fn wanted(&self) -> Interest {
+        let is_live = self.standing == Standing::Active && self.socket.is_open();
+        Interest {
+            reading: is_live && self.is_readable && self.stalled.is_none(),
+            writing: is_live && self.output.is_blocked,
         }
     }
 
@@ -173,7 +187,7 @@ impl Channel {
     }
 
     pub(super) fn request(&self, number: u64) -> Option<&Pending> {
-        self.pending.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
+        find(&self.pending, self.first, number)
     }
 
     fn request_mut(&mut self, number: u64) -> Option<&mut Pending> {
@@ -290,6 +304,11 @@ impl Channel {
         ready.extend(self.pending.drain(..).map(|request| request.ends(key, Err(Failure::Flushed))));
         self.first += count;
     }
+}
+
+/// The request of that number, if `first` is that of the first.
+pub(super) fn find(pending: &VecDeque<Pending>, first: u64, number: u64) -> Option<&Pending> {
+    pending.get(usize::try_from(number.checked_sub(first)?).ok()?)
 }
 
 fn refused(detail: &str) -> Error {

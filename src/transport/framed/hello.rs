@@ -7,9 +7,9 @@ const MAGIC: [u8; 4] = *b"zcmt";
 const VERSION: u8 = 1;
 
 /// Bytes before the data.
-pub(super) const HELLO: usize = size_of::<Wire>();
+pub(in crate::transport) const HELLO: usize = size_of::<Wire>();
 /// Data that one may have: somewhat more than any transport's.
-pub(super) const MOST_DATA: usize = 512;
+pub(in crate::transport) const MOST_DATA: usize = 512;
 
 /// Little endian.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -26,15 +26,15 @@ struct Wire {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hello {
-    pub(super) kind: Kind,
-    pub(super) length: usize,
-    pub(super) reads: u16,
+pub(in crate::transport) struct Hello {
+    pub(in crate::transport) kind: Kind,
+    pub(in crate::transport) length: usize,
+    pub(in crate::transport) reads: u16,
 }
 
 /// In the order in which they are said; a refusal takes the place of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::transport) enum Kind {
     Request,
     Accept,
     Confirm,
@@ -44,8 +44,13 @@ pub(super) enum Kind {
 impl Kind {
     const ALL: [Self; 4] = [Self::Request, Self::Accept, Self::Confirm, Self::Refuse];
 
+    /// Whether who says it introduces itself, and gives the peer what it is to have.
+    pub(in crate::transport) fn is_introduction(self) -> bool {
+        matches!(self, Self::Request | Self::Accept)
+    }
+
     /// The bytes to say it with; more `data` than a peer reads are cut off.
-    pub(super) fn say(self, reads: u16, data: &[u8]) -> Vec<u8> {
+    pub(in crate::transport) fn say(self, reads: u16, data: &[u8]) -> Vec<u8> {
         let data = &data[..data.len().min(MOST_DATA)];
         let kind = Self::ALL.iter().position(|kind| *kind == self).unwrap_or_default() as u8;
         let (length, reads) = ((data.len() as u16).into(), reads.into());
@@ -57,13 +62,13 @@ impl Kind {
 impl Hello {
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn parse(bytes: [u8; HELLO]) -> Result<Self, String> {
+    pub(in crate::transport) fn parse(bytes: [u8; HELLO]) -> Result<Self, String> {
         let wire: Wire = zerocopy::transmute!(bytes);
         if wire.magic != MAGIC {
-            return Err("what listens there does not speak zcmi over TCP".to_owned());
+            return Err("what is there does not speak zcmi".to_owned());
         }
         if wire.version != VERSION {
-            return Err(format!("version {} of zcmi over TCP, not {VERSION}", wire.version));
+            return Err(format!("version {} of zcmi's introductions, not {VERSION}", wire.version));
         }
         let kind = Kind::ALL.get(usize::from(wire.kind)).copied().ok_or("an unknown kind of introduction")?;
         let length = usize::from(wire.length.get());

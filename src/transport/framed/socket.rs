@@ -1,24 +1,26 @@
 //! The socket of a connection, shared by who sets it up, its channel and its link.
 
-use std::net::SocketAddr;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
-use rustix::net::sockopt;
-use rustix::net::{Shutdown, SocketAddrAny, SocketFlags, SocketType};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, Shutdown,
+};
 
-use super::failed;
 use crate::service::Service;
 use crate::sync::lock;
 use crate::sync::locks::Mutex;
 use crate::{Error, ErrorKind, Result};
 
-/// A host that has vanished while nothing is said is noticed after half a minute, whatever the heartbeat is.
-const KEEPALIVE: (u64, u64, u32) = (10, 5, 4);
+/// Descriptors that a peer may give along with what it says; more than any does.
+const MOST_GIFTS: usize = 4;
 
-pub(super) struct Socket {
+pub(crate) struct Socket {
     descriptor: OwnedFd,
     pub(super) service: Arc<Service>,
     /// Whether both ends are set up, so that what is on the stream is frames.
@@ -38,16 +40,8 @@ struct Loss {
 }
 
 impl Socket {
-    pub(super) fn new(descriptor: OwnedFd, operation: &'static str) -> Result<Arc<Self>> {
-        let set = || {
-            sockopt::set_tcp_nodelay(&descriptor, true)?;
-            sockopt::set_socket_keepalive(&descriptor, true)?;
-            let (idle, interval, count) = KEEPALIVE;
-            sockopt::set_tcp_keepidle(&descriptor, std::time::Duration::from_secs(idle))?;
-            sockopt::set_tcp_keepintvl(&descriptor, std::time::Duration::from_secs(interval))?;
-            sockopt::set_tcp_keepcnt(&descriptor, count)
-        };
-        set().map_err(|errno| failed(operation, errno))?;
+    /// Of a connected socket that does not block.
+    pub(crate) fn new(descriptor: OwnedFd) -> Result<Arc<Self>> {
         Ok(Arc::new(Self {
             descriptor,
             service: Service::of_process()?,
@@ -57,10 +51,8 @@ impl Socket {
         }))
     }
 
-    /// A socket that does not block, for peers such as `peer`.
-    pub(super) fn create(peer: &SocketAddr) -> rustix::io::Result<OwnedFd> {
-        let family = SocketAddrAny::from(*peer).address_family();
-        rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+    pub(super) fn descriptor(&self) -> &OwnedFd {
+        &self.descriptor
     }
 
     #[inline]
@@ -101,8 +93,33 @@ impl Socket {
         let _ = rustix::net::shutdown(self, Shutdown::Both);
     }
 
-    pub(super) fn write(&self, bytes: &[u8]) -> rustix::io::Result<usize> {
-        rustix::net::send(self, bytes, rustix::net::SendFlags::NOSIGNAL)
+    /// Says something, with a descriptor that the peer is given along; answers how much of it was taken.
+    pub(super) fn say(&self, bytes: &[u8], gift: Option<BorrowedFd<'_>>) -> rustix::io::Result<usize> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut along = SendAncillaryBuffer::new(&mut space);
+        let gifts: Vec<_> = gift.into_iter().collect();
+        if !gifts.is_empty() {
+            along.push(SendAncillaryMessage::ScmRights(&gifts));
+        }
+        rustix::net::sendmsg(self, &[IoSlice::new(bytes)], &mut along, SendFlags::NOSIGNAL)
+    }
+
+    /// Hears what the peer says, and appends the descriptors that it gives along. Nothing is the end.
+    pub(super) fn hear(&self, bytes: &mut [u8], gifts: &mut Vec<OwnedFd>) -> rustix::io::Result<usize> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_GIFTS))];
+        let mut along = RecvAncillaryBuffer::new(&mut space);
+        let mut slices = [std::io::IoSliceMut::new(bytes)];
+        let heard = rustix::net::recvmsg(self, &mut slices, &mut along, RecvFlags::CMSG_CLOEXEC)?;
+        for message in along.drain() {
+            if let RecvAncillaryMessage::ScmRights(given) = message {
+                gifts.extend(given);
+            }
+        }
+        // The kernel has kept back those that there was no room for.
+        if gifts.len() > MOST_GIFTS || heard.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(Errno::TOOMANYREFS);
+        }
+        Ok(heard.bytes)
     }
 }
 
@@ -113,12 +130,12 @@ impl AsFd for Socket {
 }
 
 /// What the end of a stream means.
-pub(super) fn ended() -> Error {
+pub(crate) fn ended() -> Error {
     Error::new(ErrorKind::PeerClosed, "connection")
 }
 
 /// What a failure of the stream means.
-pub(super) fn broken(errno: Errno) -> Error {
+pub(crate) fn broken(errno: Errno) -> Error {
     match errno {
         // A peer that goes without having read all resets the stream.
         Errno::CONNRESET | Errno::PIPE => ended(),

@@ -1,15 +1,12 @@
-//! Writing: frames are made when the socket takes them, and their bytes are taken from where they are.
+//! Writing: frames are made when the carrier takes them, and their bytes are taken from where they are.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags};
-
 use super::access::{Accesses, Target};
-use super::channel::{Channel, Outcome, Trouble};
+use super::carrier::{Carrier, Halt};
+use super::channel::{Channel, Outcome, Trouble, find};
 use super::frame::{Frame, HEADER, Header, Reason};
-use super::socket::broken;
 use crate::memory::{Registrable, volatile};
 use crate::{Access, ErrorKind};
 
@@ -45,7 +42,7 @@ pub(super) struct Outgoing {
     pub(super) dry_polls: u32,
     /// The last that is said: which request is refused.
     refusal: Option<(u64, Reason)>,
-    /// Whether the socket takes nothing at present, or has taken enough: it is waited for until it takes more.
+    /// Whether the carrier takes nothing at present, or has taken enough: it is waited for until it takes more.
     pub(super) is_blocked: bool,
     /// Whether a frame is half written and will stay so: whatever followed it would be taken for its bytes.
     pub(super) is_cut: bool,
@@ -205,7 +202,7 @@ impl Outgoing {
     }
 }
 
-impl Channel {
+impl<C: Carrier> Channel<C> {
     /// Makes frames of what is to be written, as long as there is room in a batch.
     fn make_frames(&mut self) {
         let mut bytes = 0;
@@ -239,12 +236,18 @@ impl Channel {
         }
     }
 
-    /// Writes what the socket takes.
+    /// Writes what the carrier takes.
     pub(super) fn write(&mut self, accesses: &Accesses) -> Outcome {
         self.output.is_blocked = false;
         if !self.socket.is_open() || self.output.is_cut {
             return Ok(());
         }
+        let written = self.write_frames(accesses);
+        self.carrier.flush();
+        written
+    }
+
+    fn write_frames(&mut self, accesses: &Accesses) -> Outcome {
         let mut total = 0;
         loop {
             self.make_frames();
@@ -266,14 +269,12 @@ impl Channel {
                     total += bytes;
                     self.advance(bytes);
                 }
-                Err(Errno::AGAIN) => {
+                Err(Halt::Later) => {
                     self.output.is_blocked = true;
                     return Ok(());
                 }
-                Err(Errno::INTR) => {}
-                Err(errno) => {
+                Err(Halt::Lost(error)) => {
                     self.output.cut();
-                    let error = broken(errno);
                     if error.kind() == ErrorKind::ConnectionBroken {
                         // Only writing has failed.
                         return Err(Trouble::Lost(error));
@@ -281,6 +282,10 @@ impl Channel {
                     // What the peer has said before is still to be read, and then the end of the stream.
                     self.why_lost.get_or_insert(error);
                     return Ok(());
+                }
+                Err(Halt::Protocol(detail)) => {
+                    self.output.cut();
+                    return Err(Trouble::Protocol(detail));
                 }
             }
         }
@@ -293,7 +298,7 @@ impl Channel {
         target: Target,
         sent: usize,
         length: usize,
-    ) -> Outcome<rustix::io::Result<usize>> {
+    ) -> Outcome<Result<usize, Halt>> {
         let done = sent.saturating_sub(HEADER);
         let (rest, at) = (length - done, target.behind(done));
         if sent < HEADER || rest <= SHORT {
@@ -305,10 +310,10 @@ impl Channel {
                 return self.cannot_read(sent).map(|()| Ok(0));
             }
             let header = self.output.frames.front().map_or(&[][..], |front| &front.header[sent.min(HEADER)..]);
-            return Ok(gather(self, &[IoSlice::new(header), IoSlice::new(&copy[..rest])], SendFlags::NOSIGNAL));
+            return Ok(self.carrier.write(&[IoSlice::new(header), IoSlice::new(&copy[..rest])], false));
         }
-        let socket = &self.socket;
-        match accesses.lend(self.key, at, rest, |memory, offset| volatile::send(memory, offset, rest, &**socket)) {
+        let carrier = &mut self.carrier;
+        match accesses.lend(self.key, at, rest, |memory, offset| carrier.write_from(memory, offset, rest)) {
             Some(written) => Ok(written),
             None => self.cannot_read(sent).map(|()| Ok(0)),
         }
@@ -325,11 +330,13 @@ impl Channel {
     }
 
     /// Writes frames up to the first whose bytes are taken from elsewhere.
-    fn write_batch(&mut self) -> rustix::io::Result<usize> {
+    fn write_batch(&mut self) -> Result<usize, Halt> {
+        let segments = self.capabilities().segments;
+        let Self { carrier, output, pending, first, .. } = self;
         let mut slices = [IoSlice::new(&[]); PIECES];
-        let (mut count, mut more) = (0, SendFlags::empty());
-        for frame in &self.output.frames {
-            if count + 2 + self.capabilities().segments > PIECES {
+        let (mut count, mut goes_on) = (0, false);
+        for frame in &output.frames {
+            if count + 2 + segments > PIECES {
                 break;
             }
             if frame.sent < HEADER {
@@ -344,17 +351,17 @@ impl Channel {
                     count += 1;
                 }
                 Body::Request(number) => {
-                    if let Some(memory) = self.request(*number).and_then(|request| request.memory.as_ref()) {
+                    if let Some(memory) = find(pending, *first, *number).and_then(|request| request.memory.as_ref()) {
                         count += memory.gather(skip, &mut slices[count..]);
                     }
                 }
                 Body::Exposed(_) => {
-                    more = SendFlags::MORE;
+                    goes_on = true;
                     break;
                 }
             }
         }
-        gather(self, &slices[..count], SendFlags::NOSIGNAL | more)
+        carrier.write(&slices[..count], goes_on)
     }
 
     /// So many bytes were written.
@@ -414,10 +421,6 @@ impl Channel {
     pub(super) fn has_last_words(&self) -> bool {
         self.output.has_any()
     }
-}
-
-fn gather(channel: &Channel, slices: &[IoSlice<'_>], flags: SendFlags) -> rustix::io::Result<usize> {
-    rustix::net::sendmsg(&channel.socket, slices, &mut SendAncillaryBuffer::default(), flags)
 }
 
 /// What a peer may read.

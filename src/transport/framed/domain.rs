@@ -10,11 +10,11 @@ use crate::sync::lock;
 use crate::sync::locks::Mutex;
 use crate::{Access, Error, ErrorKind, Result};
 
-/// One for the process, as a device's.
-pub(super) struct TcpDomain {
+/// One for the process, whatever the carriers, as a device's.
+pub(super) struct SoftwareDomain {
     id: u64,
     /// Itself, for its registrations.
-    this: Weak<TcpDomain>,
+    this: Weak<SoftwareDomain>,
     nonce: u64,
     epoch: Epoch,
     books: Mutex<Books>,
@@ -38,12 +38,12 @@ pub(super) struct Region {
     access: RegionAccess,
 }
 
-static DOMAIN: Mutex<Option<Arc<TcpDomain>>> = Mutex::new(None);
+static DOMAIN: Mutex<Option<Arc<SoftwareDomain>>> = Mutex::new(None);
 
 /// Domains of other transports count from 1; no process has so many.
 const FIRST_ID: u64 = 1 << 62;
 
-impl TcpDomain {
+impl SoftwareDomain {
     pub(super) fn of_process() -> Arc<Self> {
         let mut domain = lock(&DOMAIN);
         if let Some(domain) = domain.as_ref().filter(|domain| domain.epoch.is_current()) {
@@ -115,7 +115,7 @@ impl Region {
     }
 }
 
-impl Domain for TcpDomain {
+impl Domain for SoftwareDomain {
     fn id(&self) -> u64 {
         self.id
     }
@@ -157,7 +157,7 @@ impl Domain for TcpDomain {
             books.regions.insert(key, Arc::clone(&region));
             key
         });
-        Ok(Arc::new(TcpRegistration { domain: Weak::clone(&self.this), region, key }))
+        Ok(Arc::new(SoftwareRegistration { domain: Weak::clone(&self.this), region, key }))
     }
 
     fn register_dma_buf(&self, _: OwnedFd, _: u64, _: usize, _: RegionAccess) -> Result<Arc<dyn Registration>> {
@@ -167,14 +167,14 @@ impl Domain for TcpDomain {
 }
 
 /// Dropping it deregisters.
-pub(super) struct TcpRegistration {
-    domain: Weak<TcpDomain>,
+pub(super) struct SoftwareRegistration {
+    domain: Weak<SoftwareDomain>,
     pub(super) region: Arc<Region>,
     /// What peers call it, if they may.
     key: Option<u32>,
 }
 
-impl Registration for TcpRegistration {
+impl Registration for SoftwareRegistration {
     /// Nobody looks at it: who may use the memory is decided where an operation takes it.
     fn local_key(&self) -> u32 {
         0
@@ -190,7 +190,7 @@ impl Registration for TcpRegistration {
     }
 }
 
-impl Drop for TcpRegistration {
+impl Drop for SoftwareRegistration {
     fn drop(&mut self) {
         // In a forked child its locks may be held for ever, and nobody reaches anything.
         let Some(domain) = self.domain.upgrade().filter(|domain| domain.epoch.is_current()) else { return };

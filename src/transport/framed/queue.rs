@@ -1,32 +1,29 @@
 //! The connections of one worker, behind the seam.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::access::Accesses;
+use super::attention::Attention;
+use super::carrier::Carrier;
 use super::channel::{Channel, Outcome, Standing, Trouble};
-use super::domain::TcpDomain;
+use super::closing;
+use super::domain::SoftwareDomain;
 use super::events::Events;
 use super::frame::Reason;
 use super::input::SCRATCH;
 use super::socket::Socket;
-use super::{closing, kernel};
 use crate::memory::Transfer;
 use crate::transport::{
     Capabilities, ChannelKey, ChannelSizes, Completion, Failure, NotBound, Opening, Queue, Refused, Request, WindowKey,
 };
 use crate::{Error, ErrorKind, Result};
 
-/// Sockets that are read at each poll; of more, the kernel is asked which have something.
-const FEW: usize = 2;
 /// Requests of the peer that are done before it is told, though more come in.
 const MOST_UNTOLD: u64 = 16;
-/// Polls in a row that find nothing of it before it is told what is done: an answer of the program, which says it too, may be about to
-/// be sent.
-const DRY_POLLS: u32 = 2;
 /// Receives for which there is room from the start.
 const RECEIVES: usize = 256;
 /// Which part of the completions is for receives.
@@ -52,12 +49,12 @@ impl Shared {
 }
 
 /// The connections of a worker.
-pub(crate) struct TcpQueue {
-    domain: Arc<TcpDomain>,
+pub(crate) struct FramedQueue<C: Carrier> {
+    domain: Arc<SoftwareDomain>,
     pub(super) shared: Shared,
-    pub(super) channels: Vec<Option<Box<Channel>>>,
+    pub(super) channels: Vec<Option<Box<Channel<C>>>>,
     /// Places of those whose stream is theirs, and of those whose is not yet.
-    live: Vec<u32>,
+    pub(super) attention: Attention,
     unopened: Vec<u32>,
     /// To be written to with the next flush.
     staged: Vec<u32>,
@@ -69,14 +66,14 @@ pub(crate) struct TcpQueue {
     /// How long peers may do nothing of what they are asked, if it matters, and when that was looked after.
     pub(super) patience: Option<Duration>,
     pub(super) tended_at: Option<Instant>,
-    events: Events,
+    pub(super) events: Events,
     /// Whether the next poll need not ask the kernel: what is there makes an event.
     may_skip: bool,
 }
 
-impl TcpQueue {
-    pub(super) fn open(domain: Arc<TcpDomain>, completions: usize) -> Result<Self> {
-        let events = Events::open()?;
+impl<C: Carrier> FramedQueue<C> {
+    pub(super) fn open(domain: Arc<SoftwareDomain>, completions: usize) -> Result<Self> {
+        let events = Events::open::<C>()?;
         let shared = Shared {
             accesses: Accesses::new(Arc::clone(&domain)),
             receives: VecDeque::with_capacity(RECEIVES.min(completions)),
@@ -88,7 +85,7 @@ impl TcpQueue {
             domain,
             shared,
             channels: Vec::new(),
-            live: Vec::with_capacity(16),
+            attention: Attention::new(),
             unopened: Vec::with_capacity(16),
             staged: Vec::with_capacity(16),
             due: Vec::with_capacity(16),
@@ -102,24 +99,25 @@ impl TcpQueue {
         })
     }
 
-    pub(super) fn create(&mut self, socket: Arc<Socket>, sizes: ChannelSizes) -> Result<ChannelKey> {
+    pub(super) fn create(&mut self, socket: Arc<Socket>, carrier: C, sizes: ChannelSizes) -> Result<ChannelKey> {
         let place = self.channels.iter().position(Option::is_none).unwrap_or(self.channels.len());
         let key = ChannelKey(place as u32);
         self.channels.resize_with(self.channels.len().max(place + 1), || None);
-        self.channels[place] = Some(Box::new(Channel::new(key, socket, sizes)));
+        self.channels[place] = Some(Box::new(Channel::new(key, socket, carrier, sizes)));
         Ok(key)
     }
 
     /// The peer is known. What is posted is written when the stream is the channel's.
-    pub(super) fn activate(&mut self, key: ChannelKey, reads: usize) -> Result<()> {
+    pub(super) fn activate(&mut self, key: ChannelKey, gift: C::Gift, reads: usize) -> Result<()> {
         let channel = self.channel_mut(key).filter(|channel| channel.standing == Standing::Made);
         let channel = channel.ok_or_else(|| Error::new(ErrorKind::Closed, "set up"))?;
+        channel.carrier.attach(gift);
         (channel.standing, channel.reads) = (Standing::Active, reads);
         self.unopened.push(key.0);
         Ok(())
     }
 
-    pub(super) fn channel(&self, key: ChannelKey) -> Option<&Channel> {
+    pub(super) fn channel(&self, key: ChannelKey) -> Option<&Channel<C>> {
         self.channels.get(key.0 as usize)?.as_deref()
     }
 
@@ -128,7 +126,7 @@ impl TcpQueue {
         self.channel(key).map(|channel| channel.standing)
     }
 
-    pub(super) fn channel_mut(&mut self, key: ChannelKey) -> Option<&mut Channel> {
+    pub(super) fn channel_mut(&mut self, key: ChannelKey) -> Option<&mut Channel<C>> {
         self.channels.get_mut(key.0 as usize)?.as_deref_mut()
     }
 
@@ -140,8 +138,11 @@ impl TcpQueue {
             Some(channel) if channel.standing == Standing::Active => {
                 let is_open = channel.socket.is_open();
                 if is_open {
-                    self.live.push(place);
+                    self.attention.live.push(place);
                     self.turn(place, |channel, shared| channel.write(&shared.accesses).map(|()| false));
+                    if C::IS_FREE_TO_LOOK {
+                        self.wake_up(place);
+                    }
                 }
                 !is_open
             }
@@ -151,7 +152,7 @@ impl TcpQueue {
     }
 
     /// Does `act` with a channel, and what follows from it: answers are written, what happened is told.
-    pub(super) fn turn(&mut self, place: u32, act: impl FnOnce(&mut Channel, &mut Shared) -> Outcome<bool>) -> bool {
+    pub(super) fn turn(&mut self, place: u32, act: impl FnOnce(&mut Channel<C>, &mut Shared) -> Outcome<bool>) -> bool {
         let Some(mut channel) = self.channels.get_mut(place as usize).and_then(Option::take) else { return false };
         let is_working = channel.standing == Standing::Active && channel.socket.is_open();
         let happened = is_working && {
@@ -171,7 +172,7 @@ impl TcpQueue {
     }
 
     /// Writes what came of what was read.
-    fn follow_up(&mut self, channel: &mut Channel) -> Outcome {
+    fn follow_up(&mut self, channel: &mut Channel<C>) -> Outcome {
         let place = channel.key.0;
         if channel.stalled.is_some() && !std::mem::replace(&mut channel.is_listed_stalled, true) {
             self.stalled.push(place);
@@ -191,7 +192,7 @@ impl TcpQueue {
     }
 
     /// What has gone wrong on a channel is told, and the peer.
-    fn suffer(&mut self, channel: &mut Channel, trouble: Trouble) {
+    fn suffer(&mut self, channel: &mut Channel<C>, trouble: Trouble) {
         channel.is_readable = false;
         channel.give_up_message();
         let error = match trouble {
@@ -225,21 +226,6 @@ impl TcpQueue {
         self.events.note(!self.shared.ready.is_empty());
     }
 
-    fn read_one(&mut self, place: u32) -> bool {
-        self.turn(place, |channel, shared| {
-            let was_blocked = channel.output.is_blocked;
-            if was_blocked {
-                channel.write(&shared.accesses)?;
-            }
-            let has_written = was_blocked && !channel.output.is_blocked;
-            let has_read = channel.read(shared)?;
-            if has_read {
-                channel.output.dry_polls = 0;
-            }
-            Ok(has_read || has_written)
-        })
-    }
-
     /// The completion of what is done at once.
     fn done_at_once(&mut self, channel: ChannelKey, token: u64) {
         let is_failed = self.channel(channel).is_none_or(|channel| channel.standing == Standing::Failed);
@@ -249,7 +235,7 @@ impl TcpQueue {
     }
 }
 
-impl Queue for TcpQueue {
+impl<C: Carrier> Queue for FramedQueue<C> {
     fn stage(&mut self, channel: ChannelKey, request: Request<'_>) -> std::result::Result<(), Refused> {
         let Some(known) = self.channels.get_mut(channel.0 as usize).and_then(Option::as_deref_mut) else {
             let memory = if let crate::transport::Source::Owned(memory) = request.source { Some(memory) } else { None };
@@ -294,6 +280,7 @@ impl Queue for TcpQueue {
     }
 
     fn tend(&mut self, now: Instant) {
+        self.attention.ask_soon();
         self.acknowledge(0);
         self.end_stalls(now);
         self.give_up(now);
@@ -310,25 +297,12 @@ impl Queue for TcpQueue {
         if !self.unopened.is_empty() {
             self.take_up();
         }
-        if std::mem::take(&mut self.may_skip) {
+        if std::mem::take(&mut self.may_skip) && !C::IS_FREE_TO_LOOK {
             let happened = !self.shared.ready.is_empty();
             done.append(&mut self.shared.ready);
             return Ok(happened);
         }
-        let mut happened = false;
-        if self.live.len() <= FEW {
-            for index in 0..self.live.len() {
-                happened |= self.read_one(self.live[index]);
-            }
-        } else {
-            let (places, count) = self.events.ready();
-            for place in &places[..count] {
-                happened |= self.read_one(*place);
-            }
-            for index in 0..self.stalled.len() {
-                happened |= self.read_one(self.stalled[index]);
-            }
-        }
+        let mut happened = self.look();
         let channels = &mut self.channels;
         self.stalled.retain(|place| {
             channels[*place as usize].as_deref_mut().is_some_and(|channel| {
@@ -337,7 +311,7 @@ impl Queue for TcpQueue {
             })
         });
         if !self.due.is_empty() {
-            self.acknowledge(DRY_POLLS);
+            self.acknowledge(C::DRY_POLLS);
         }
         happened |= !self.shared.ready.is_empty();
         done.append(&mut self.shared.ready);
@@ -347,10 +321,12 @@ impl Queue for TcpQueue {
     fn request_notification(&mut self) -> Result<()> {
         self.acknowledge(0);
         self.may_skip = true;
-        self.events.arm(!self.shared.ready.is_empty())
+        let is_there = self.doze();
+        self.events.arm(is_there || !self.shared.ready.is_empty())
     }
 
     fn drain_events(&mut self) -> Result<()> {
+        self.attention.ask_soon();
         self.events.drain()
     }
 
@@ -365,17 +341,21 @@ impl Queue for TcpQueue {
     fn watch_idle(&mut self) -> Result<()> {
         self.acknowledge(0);
         self.note_ready();
+        if self.doze() {
+            self.events.kick();
+        }
         self.events.arm_idle()
     }
 
     fn drain_idle(&mut self) -> Result<()> {
+        self.attention.ask_soon();
         self.events.drain_idle()
     }
 
     fn host_answers(&self, channel: ChannelKey) -> Option<bool> {
         let channel = self.channel(channel)?;
         if channel.host_answers.get().is_none() {
-            channel.host_answers.set(Some(kernel::is_acknowledged(channel.socket.as_fd())));
+            channel.host_answers.set(Some(channel.carrier.host_answers()));
         }
         channel.host_answers.get()
     }
@@ -437,7 +417,8 @@ impl Queue for TcpQueue {
     fn close(&mut self, channel: ChannelKey) -> Option<Box<dyn FnOnce() -> Vec<Completion> + Send>> {
         self.fail(channel);
         let mut known = self.channels.get_mut(channel.0 as usize)?.take()?;
-        for places in [&mut self.live, &mut self.unopened, &mut self.staged, &mut self.due, &mut self.stalled] {
+        self.attention.leave(channel.0);
+        for places in [&mut self.unopened, &mut self.staged, &mut self.due, &mut self.stalled] {
             places.retain(|place| *place != channel.0);
         }
         if let Some(receive) = known.take_receive() {

@@ -1,6 +1,6 @@
 //! Waiting for a socket, on any executor: the service thread watches it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Instant;
@@ -42,7 +42,7 @@ impl Drop for Watching {
 }
 
 /// Waits until `socket` can be read, or written; answers whether that was before `deadline`.
-async fn ready(socket: &Socket, what: EventFlags, deadline: Instant, operation: &'static str) -> Result<bool> {
+async fn ready(socket: impl AsFd, what: EventFlags, deadline: Instant, operation: &'static str) -> Result<bool> {
     // The service waits for what can be read, and this can when the socket is ready.
     let events = epoll::create(CreateFlags::CLOEXEC).map_err(|errno| failed(operation, errno))?;
     let added = epoll::add(&events, socket.as_fd(), EventData::new_u64(0), what | EventFlags::ONESHOT);
@@ -54,7 +54,7 @@ async fn ready(socket: &Socket, what: EventFlags, deadline: Instant, operation: 
         told.waker.take()
     };
     let watched = Arc::clone(&told);
-    let service = Arc::clone(&socket.service);
+    let service = Service::of_process()?;
     let watch = service.watch(events, move || {
         wake(&watched).into_iter().for_each(Waker::wake);
         false
@@ -80,31 +80,52 @@ async fn ready(socket: &Socket, what: EventFlags, deadline: Instant, operation: 
 }
 
 /// Waits until it can be written, which also ends a connection attempt.
-pub(super) async fn writable(socket: &Socket, deadline: Instant, operation: &'static str) -> Result<bool> {
+pub(crate) async fn writable(socket: impl AsFd, deadline: Instant, operation: &'static str) -> Result<bool> {
     ready(socket, EventFlags::OUT, deadline, operation).await
 }
 
-/// Fills `bytes` from the stream; `late` says what it means if that is not done by `deadline`.
+/// Waits until `when`.
+pub(crate) async fn pause(when: Instant) -> Result<()> {
+    let service = Service::of_process()?;
+    std::future::poll_fn(|context| {
+        if Instant::now() >= when {
+            return Poll::Ready(());
+        }
+        service.wake_at(when, context.waker().clone());
+        Poll::Pending
+    })
+    .await;
+    Ok(())
+}
+
+/// Fills `bytes` from the stream, and `gifts` with what is given along; `late` says what it means if that is not done by `deadline`.
 pub(super) async fn read(
     socket: &Socket,
     bytes: &mut [u8],
+    gifts: &mut Vec<OwnedFd>,
     deadline: Instant,
     operation: &'static str,
     late: &str,
 ) -> Result<()> {
     let mut done = 0;
     while done < bytes.len() {
-        match rustix::net::recv(socket, &mut bytes[done..], rustix::net::RecvFlags::empty()) {
-            Ok((_, 0)) => return Err(super::socket::ended().within(operation)),
-            Ok((_, read)) => done += read,
+        match socket.hear(&mut bytes[done..], gifts) {
+            Ok(0) => return Err(super::socket::ended().within(operation)),
+            Ok(read) => done += read,
             Err(rustix::io::Errno::INTR) => {}
             Err(rustix::io::Errno::AGAIN) => {
                 if !ready(socket, EventFlags::IN, deadline, operation).await? {
                     return Err(Error::new(ErrorKind::TimedOut, operation).with_detail(late));
                 }
             }
+            Err(rustix::io::Errno::TOOMANYREFS) => return Err(too_many_gifts(operation)),
             Err(errno) => return Err(super::socket::broken(errno).within(operation)),
         }
     }
     Ok(())
+}
+
+/// A peer has given more than it may.
+fn too_many_gifts(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Protocol, operation).with_detail("more descriptors than an introduction has")
 }
