@@ -1,4 +1,4 @@
-//! Addresses as URIs: `rdma://host:port`, `tcp://host:port`.
+//! Addresses as URIs: `rdma://host:port`, `tcp://host:port`, `shm://name`, `shm:///path`.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Instant;
@@ -7,6 +7,7 @@ use crate::clock::Clock;
 use crate::service::Service;
 use crate::transport::Kind;
 use crate::transport::any::AnyAddress;
+use crate::transport::shm::ShmAddress;
 #[cfg(all(any(test, feature = "internals"), not(loom)))]
 use crate::transport::sim::SimAddress;
 use crate::{Error, ErrorKind, Result};
@@ -21,7 +22,8 @@ pub(super) struct Address<'a> {
 }
 
 impl<'a> Address<'a> {
-    /// Reads `rdma://HOST:PORT` or `tcp://HOST:PORT`, where HOST is a name or a literal (IPv6 in brackets).
+    /// Reads `rdma://HOST:PORT` or `tcp://HOST:PORT`, where HOST is a name or a literal (IPv6 in brackets), `shm://NAME` or
+    /// `shm:///PATH`.
     ///
     /// # Errors
     /// [`AddressInvalid`](ErrorKind::AddressInvalid) with what is wrong, [`Unsupported`](ErrorKind::Unsupported) for a
@@ -42,8 +44,14 @@ impl<'a> Address<'a> {
             "tcp" => Kind::Tcp,
             #[cfg(any(test, feature = "internals"))]
             "sim" => return Ok(Self { operation, text, transport: Kind::Sim, rest }),
-            "auto" | "shm" => {
-                let detail = format!("the {scheme} transport is not in this version; write rdma:// or tcp://HOST:PORT");
+            "shm" => {
+                ShmAddress::parse(rest).map_err(invalid)?;
+                return Ok(Self { operation, text, transport: Kind::Shm, rest });
+            }
+            "auto" => {
+                let detail = format!(
+                    "the {scheme} transport is not in this version; write rdma:// or tcp://HOST:PORT, or shm://NAME"
+                );
                 return Err(unsupported(detail));
             }
             _ => return Err(invalid(format!("unknown scheme {scheme}"))),
@@ -70,6 +78,10 @@ impl<'a> Address<'a> {
             Kind::Sim => {
                 let _ = deadline;
                 Ok(AnyAddress::Sim(SimAddress(self.rest.to_owned())))
+            }
+            Kind::Shm => {
+                let invalid = |detail| Error::new(ErrorKind::AddressInvalid, self.operation).with_detail(detail);
+                ShmAddress::parse(self.rest).map(AnyAddress::Shm).map_err(invalid)
             }
             Kind::Tcp => self.resolve_host(deadline).await.map(AnyAddress::Tcp),
             #[cfg(feature = "verbs")]
@@ -134,7 +146,8 @@ mod tests {
             ("tcp://:7", ErrorKind::AddressInvalid, "no host and port"),
             ("tcp://192.0.2.1:70000", ErrorKind::AddressInvalid, "no host and port"),
             ("tcp://host.invalid:7", ErrorKind::AddressInvalid, "not known"),
-            ("shm:///tmp/x", ErrorKind::Unsupported, "shm transport"),
+            ("auto://192.0.2.1:7", ErrorKind::Unsupported, "auto transport"),
+            ("shm://tmp/x", ErrorKind::AddressInvalid, "shm:///PATH"),
         ] {
             let error = resolve("connect", text).expect_err(text);
             assert_eq!(error.kind(), kind, "{error}");

@@ -22,22 +22,8 @@ pub(crate) fn load(memory: &dyn Registrable, offset: usize, destination: &mut [u
         let source = unsafe { std::slice::from_raw_parts(base.wrapping_add(offset), destination.len()) };
         return destination.copy_from_slice(source);
     }
-    let mut done = 0;
-    while done < destination.len() {
-        let at = base.wrapping_add(offset + done);
-        if at.addr().is_multiple_of(8) && destination.len() - done >= 8 {
-            // SAFETY: aligned, and `check` has found it within the mapped range.
-            let word = unsafe { word(at) }.load(Ordering::Relaxed);
-            destination[done..done + 8].copy_from_slice(&word.to_ne_bytes());
-            done += 8;
-        } else {
-            // SAFETY: within the mapped range.
-            destination[done] = unsafe { byte(at) }.load(Ordering::Relaxed);
-            done += 1;
-        }
-    }
-    // What was written before the bytes we saw is seen from here on, as far as the device orders it.
-    std::sync::atomic::fence(Ordering::Acquire);
+    // SAFETY: `check` has found it within the range, which is mapped for as long as the memory is borrowed.
+    unsafe { load_words(base.wrapping_add(offset), destination) }
 }
 
 /// Copies `source` to `offset` of `memory` on, though a peer may be reading or writing there.
@@ -48,18 +34,51 @@ pub(crate) fn store(memory: &dyn Registrable, offset: usize, source: &[u8]) {
     check(memory, offset, source.len());
     assert!(memory.is_writable(), "the memory may only be read");
     let base = memory.address();
+    // SAFETY: `check` has found it within the range, which is mapped for as long as the memory is borrowed and may be written.
+    unsafe { store_words(base.wrapping_add(offset), source) }
+}
+
+/// Copies `destination.len()` bytes from `from` on, though a peer may be writing them.
+///
+/// # Safety
+/// They are mapped until it returns, and only ever accessed atomically while somebody may be writing them.
+pub(crate) unsafe fn load_words(from: *mut u8, destination: &mut [u8]) {
+    let mut done = 0;
+    while done < destination.len() {
+        let at = from.wrapping_add(done);
+        if at.addr().is_multiple_of(8) && destination.len() - done >= 8 {
+            // SAFETY: aligned, and mapped, as the caller promises.
+            let word = unsafe { word(at) }.load(Ordering::Relaxed);
+            destination[done..done + 8].copy_from_slice(&word.to_ne_bytes());
+            done += 8;
+        } else {
+            // SAFETY: mapped, as the caller promises.
+            destination[done] = unsafe { byte(at) }.load(Ordering::Relaxed);
+            done += 1;
+        }
+    }
+    // What was written before the bytes we saw is seen from here on, as far as the device orders it.
+    std::sync::atomic::fence(Ordering::Acquire);
+}
+
+/// Copies `source` to `to` and behind, though a peer may be reading or writing there.
+///
+/// # Safety
+/// So many bytes are mapped there until it returns, may be written, and are only ever accessed atomically while somebody else may be
+/// accessing them.
+pub(crate) unsafe fn store_words(to: *mut u8, source: &[u8]) {
     std::sync::atomic::fence(Ordering::Release);
     let mut done = 0;
     while done < source.len() {
-        let at = base.wrapping_add(offset + done);
+        let at = to.wrapping_add(done);
         if at.addr().is_multiple_of(8) && source.len() - done >= 8 {
             let mut value = [0; 8];
             value.copy_from_slice(&source[done..done + 8]);
-            // SAFETY: aligned, and `check` has found it within the mapped range.
+            // SAFETY: aligned, and mapped, as the caller promises.
             unsafe { word(at) }.store(u64::from_ne_bytes(value), Ordering::Relaxed);
             done += 8;
         } else {
-            // SAFETY: within the mapped range.
+            // SAFETY: mapped, as the caller promises.
             unsafe { byte(at) }.store(source[done], Ordering::Relaxed);
             done += 1;
         }

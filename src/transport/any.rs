@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::shm::{Shm, ShmAddress};
 #[cfg(all(any(test, feature = "internals"), not(loom)))]
 use super::sim::{Sim, SimAddress};
 use super::tcp::Tcp;
@@ -28,6 +29,7 @@ pub(crate) struct Any;
 pub(crate) enum AnyAddress {
     #[cfg(all(any(test, feature = "internals"), not(loom)))]
     Sim(SimAddress),
+    Shm(ShmAddress),
     Tcp(SocketAddr),
     #[cfg(feature = "verbs")]
     Verbs(SocketAddr),
@@ -41,6 +43,7 @@ macro_rules! each {
         pub(crate) enum $name {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             Sim(<Sim as Transport>::$associated),
+            Shm(<Shm as Transport>::$associated),
             Tcp(<Tcp as Transport>::$associated),
             #[cfg(feature = "verbs")]
             Verbs(<Verbs as Transport>::$associated),
@@ -75,6 +78,7 @@ macro_rules! with {
         match $value {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             $type::Sim($inner) => $act,
+            $type::Shm($inner) => $act,
             $type::Tcp($inner) => $act,
             #[cfg(feature = "verbs")]
             $type::Verbs($inner) => $act,
@@ -88,17 +92,19 @@ impl AnyAddress {
         match self {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             Self::Sim(address) => format!("sim://{address}"),
+            Self::Shm(address) => format!("shm://{address}"),
             Self::Tcp(address) => format!("tcp://{address}"),
             #[cfg(feature = "verbs")]
             Self::Verbs(address) => format!("rdma://{address}"),
         }
     }
 
-    /// The address of the host's network that it is; a simulated one is none.
+    /// The address of the host's network that it is, if it is one.
     pub(crate) fn socket_address(&self) -> SocketAddr {
         match self {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             Self::Sim(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
+            Self::Shm(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
             Self::Tcp(address) => *address,
             #[cfg(feature = "verbs")]
             Self::Verbs(address) => *address,
@@ -124,6 +130,7 @@ impl Transport for Any {
         match device.transport {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             Kind::Sim => Sim::open(device, completions).map(|(domain, queue)| (domain, AnyQueue::Sim(queue))),
+            Kind::Shm => Shm::open(device, completions).map(|(domain, queue)| (domain, AnyQueue::Shm(queue))),
             Kind::Tcp => Tcp::open(device, completions).map(|(domain, queue)| (domain, AnyQueue::Tcp(queue))),
             #[cfg(feature = "verbs")]
             Kind::Verbs => Verbs::open(device, completions).map(|(domain, queue)| (domain, AnyQueue::Verbs(queue))),
@@ -134,6 +141,7 @@ impl Transport for Any {
         match device.transport {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             Kind::Sim => Sim::service(device),
+            Kind::Shm => Shm::service(device),
             Kind::Tcp => Tcp::service(device),
             #[cfg(feature = "verbs")]
             Kind::Verbs => Verbs::service(device),
@@ -144,6 +152,7 @@ impl Transport for Any {
         match peer {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             AnyAddress::Sim(peer) => Sim::resolve(peer, deadline).await.map(AnyOutgoing::Sim),
+            AnyAddress::Shm(peer) => Shm::resolve(peer, deadline).await.map(AnyOutgoing::Shm),
             AnyAddress::Tcp(peer) => Tcp::resolve(peer, deadline).await.map(AnyOutgoing::Tcp),
             #[cfg(feature = "verbs")]
             AnyAddress::Verbs(peer) => Verbs::resolve(peer, deadline).await.map(AnyOutgoing::Verbs),
@@ -154,6 +163,7 @@ impl Transport for Any {
         match address {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             AnyAddress::Sim(address) => Sim::listen(address, backlog).map(AnyListener::Sim),
+            AnyAddress::Shm(address) => Shm::listen(address, backlog).map(AnyListener::Shm),
             AnyAddress::Tcp(address) => Tcp::listen(address, backlog).map(AnyListener::Tcp),
             #[cfg(feature = "verbs")]
             AnyAddress::Verbs(address) => Verbs::listen(address, backlog).map(AnyListener::Verbs),
@@ -281,6 +291,7 @@ macro_rules! set_up {
             fn open_channel(&mut self, queue: &mut AnyQueue, sizes: ChannelSizes) -> Result<ChannelKey> {
                 #[allow(unreachable_patterns, reason = "there may be one transport only")]
                 match (self, queue) {
+                    (Self::Shm(end), AnyQueue::Shm(queue)) => end.open_channel(queue, sizes),
                     (Self::Tcp(end), AnyQueue::Tcp(queue)) => end.open_channel(queue, sizes),
                     #[cfg(feature = "verbs")]
                     (Self::Verbs(end), AnyQueue::Verbs(queue)) => end.open_channel(queue, sizes),
@@ -297,6 +308,7 @@ macro_rules! set_up {
             fn activate(&mut self, queue: &mut AnyQueue, channel: ChannelKey) -> Result<()> {
                 #[allow(unreachable_patterns, reason = "there may be one transport only")]
                 match (self, queue) {
+                    (Self::Shm(end), AnyQueue::Shm(queue)) => end.activate(queue, channel),
                     (Self::Tcp(end), AnyQueue::Tcp(queue)) => end.activate(queue, channel),
                     #[cfg(feature = "verbs")]
                     (Self::Verbs(end), AnyQueue::Verbs(queue)) => end.activate(queue, channel),
@@ -310,6 +322,7 @@ macro_rules! set_up {
                 match self {
                     #[cfg(all(any(test, feature = "internals"), not(loom)))]
                     Self::Sim(end) => end.finish(ours, deadline).await.map(AnyLink::Sim),
+                    Self::Shm(end) => end.finish(ours, deadline).await.map(AnyLink::Shm),
                     Self::Tcp(end) => end.finish(ours, deadline).await.map(AnyLink::Tcp),
                     #[cfg(feature = "verbs")]
                     Self::Verbs(end) => end.finish(ours, deadline).await.map(AnyLink::Verbs),
@@ -336,6 +349,7 @@ impl Listen<Any> for AnyListener {
         match self {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             Self::Sim(listener) => AnyAddress::Sim(listener.local_address()),
+            Self::Shm(listener) => AnyAddress::Shm(listener.local_address()),
             Self::Tcp(listener) => AnyAddress::Tcp(listener.local_address()),
             #[cfg(feature = "verbs")]
             Self::Verbs(listener) => AnyAddress::Verbs(listener.local_address()),
@@ -346,6 +360,7 @@ impl Listen<Any> for AnyListener {
         match self {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             Self::Sim(listener) => listener.next().await.map(AnyIncoming::Sim),
+            Self::Shm(listener) => listener.next().await.map(AnyIncoming::Shm),
             Self::Tcp(listener) => listener.next().await.map(AnyIncoming::Tcp),
             #[cfg(feature = "verbs")]
             Self::Verbs(listener) => listener.next().await.map(AnyIncoming::Verbs),

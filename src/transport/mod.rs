@@ -9,6 +9,7 @@
 pub(crate) mod any;
 #[cfg(not(loom))]
 pub(crate) mod framed;
+pub(crate) mod shm;
 #[cfg(all(any(test, feature = "internals"), not(loom)))]
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub, unused_imports))]
 #[allow(missing_docs, reason = "what is public is so for our own tests")]
@@ -31,6 +32,7 @@ use crate::{Access, Error, Result};
 /// Which transport it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    Shm,
     #[cfg(all(any(test, feature = "internals"), not(loom)))]
     Sim,
     Tcp,
@@ -41,6 +43,7 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Shm => "shm",
             Self::Tcp => "tcp",
             #[cfg(feature = "verbs")]
             Self::Verbs => "verbs",
@@ -52,7 +55,7 @@ impl Kind {
     /// The clock that connections of the transport go by.
     pub(crate) fn clock(self) -> Clock {
         match self {
-            Self::Tcp => Clock::real(),
+            Self::Shm | Self::Tcp => Clock::real(),
             #[cfg(feature = "verbs")]
             Self::Verbs => Clock::real(),
             #[cfg(all(any(test, feature = "internals"), not(loom)))]

@@ -74,7 +74,7 @@ impl<C: Carrier> FramedQueue<C> {
         let (mut happened, mut index) = (false, 0);
         let is_crowded = self.attention.awake.len() > C::FEW;
         while let Some(&(place, quiet)) = self.attention.awake.get(index) {
-            let is_worth_it = self.channel(ChannelKey(place)).is_some_and(Channel::is_worth_a_look);
+            let is_worth_it = self.channel_mut(ChannelKey(place)).is_some_and(Channel::is_worth_a_look);
             let quiet = if is_worth_it && self.read_one(place) {
                 happened = true;
                 0
@@ -166,7 +166,7 @@ impl<C: Carrier> FramedQueue<C> {
 }
 
 impl<C: Carrier> Channel<C> {
-    fn is_worth_a_look(&self) -> bool {
+    fn is_worth_a_look(&mut self) -> bool {
         let is_readable = self.is_readable && self.standing == Standing::Active;
         is_readable && self.carrier.has_something() || self.output.is_blocked
     }

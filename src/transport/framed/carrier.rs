@@ -71,8 +71,8 @@ pub(crate) trait Carrier: Sized + Send + 'static {
     /// Nothing more is written for now.
     fn flush(&mut self) {}
 
-    /// Whether a look is worth while: something has come, or the end.
-    fn has_something(&self) -> bool {
+    /// Whether a read is worth while: something has come, or the end.
+    fn has_something(&mut self) -> bool {
         true
     }
     /// Has the peer ring, once, when there is something to read, or room to write; answers whether there is already.

@@ -45,7 +45,7 @@ use domain::SoftwareDomain;
 use link::FramedLink;
 use lobby::FramedListener;
 use queue::FramedQueue;
-pub(super) use readiness::{pause, writable};
+pub(super) use readiness::pause;
 use set_up::{Incoming, Outgoing};
 pub(super) use socket::{Socket, broken, ended};
 

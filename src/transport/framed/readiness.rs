@@ -80,7 +80,7 @@ async fn ready(socket: impl AsFd, what: EventFlags, deadline: Instant, operation
 }
 
 /// Waits until it can be written, which also ends a connection attempt.
-pub(crate) async fn writable(socket: impl AsFd, deadline: Instant, operation: &'static str) -> Result<bool> {
+pub(super) async fn writable(socket: impl AsFd, deadline: Instant, operation: &'static str) -> Result<bool> {
     ready(socket, EventFlags::OUT, deadline, operation).await
 }
 

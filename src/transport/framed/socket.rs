@@ -88,7 +88,7 @@ impl Socket {
     }
 
     /// Ends the stream: what was written is delivered.
-    pub(super) fn shut(&self) {
+    pub(crate) fn shut(&self) {
         // One that has ended already answers ENOTCONN.
         let _ = rustix::net::shutdown(self, Shutdown::Both);
     }

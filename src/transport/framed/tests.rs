@@ -276,7 +276,7 @@ pub(in crate::transport) fn a_busy_connection_does_not_keep_another_from_being_t
     rig.say(Frame::Probe, &[]);
     let probe = Header { acknowledged: 0, frame: Frame::Probe }.to_bytes();
     let mut done = Vec::new();
-    for _ in 0..12 {
+    for _ in 0..C::DRY_POLLS + 10 {
         busy.write_all(&probe).expect("writes");
         std::thread::sleep(Duration::from_millis(1));
         rig.queue.poll(&mut done).expect("polls");

@@ -1,0 +1,225 @@
+//! A pair of rings as a carrier.
+
+use std::io::IoSlice;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketAddrAny};
+
+use super::address::ShmAddress;
+use super::credentials::Credentials;
+use super::door::{self, SocketFile};
+use super::pages::{Ours, Theirs};
+use super::ring::{Nonsense, Rings};
+use crate::memory::{Registrable, volatile};
+use crate::transport::Kind;
+use crate::transport::framed::{Carrier, Halt, Interest, Socket, ended};
+use crate::{Error, ErrorKind, Result};
+
+/// Bytes of the ring that we send through.
+const CAPACITY: usize = 256 << 10;
+/// Bytes that are copied at once between a ring and memory that others may access.
+const CHUNK: usize = 4096;
+/// If so much of a ring has come, its sender may be waiting for room.
+const MUCH: usize = CAPACITY / 4;
+/// Doorbells that are taken off the socket at once.
+const BELLS: usize = 64;
+
+pub(crate) struct ShmCarrier {
+    socket: Arc<Socket>,
+    /// Until the peer's are there.
+    ours: Option<Ours>,
+    rings: Option<Rings<Ours, Theirs>>,
+    /// Whether the peer's end of the socket is gone: what it has sent is in the ring.
+    is_ended: bool,
+}
+
+impl Carrier for ShmCarrier {
+    const KIND: Kind = Kind::Shm;
+    const IS_FREE_TO_LOOK: bool = true;
+    const FEW: usize = 4;
+    const DRY_POLLS: u32 = 32;
+
+    type Address = ShmAddress;
+    type Door = Option<SocketFile>;
+    type Gift = Theirs;
+
+    fn listen(address: &ShmAddress, backlog: u16) -> Result<(OwnedFd, ShmAddress, Option<SocketFile>)> {
+        let address = address.chosen();
+        let (socket, file) = door::listen(&address, backlog)?;
+        Ok((socket, address, file))
+    }
+
+    async fn connect(address: &ShmAddress, deadline: Instant) -> Result<OwnedFd> {
+        door::connect(address, deadline).await
+    }
+
+    fn admit(socket: &OwnedFd) -> Result<()> {
+        Credentials::check(socket)
+    }
+
+    fn peer(socket: &OwnedFd, _from: Option<SocketAddrAny>) -> String {
+        match Credentials::of_peer(socket) {
+            Ok(Credentials { process, .. }) if process > 0 => format!("process {process}"),
+            _ => "a process of another namespace".to_owned(),
+        }
+    }
+
+    fn new(socket: &Arc<Socket>) -> Result<(Self, Option<OwnedFd>)> {
+        let failed = |error| Error::new(ErrorKind::ResourceExhausted, "make a ring").with_source(error);
+        let (ours, file) = Ours::new(CAPACITY).map_err(failed)?;
+        let this = Self { socket: Arc::clone(socket), ours: Some(ours), rings: None, is_ended: false };
+        Ok((this, Some(file)))
+    }
+
+    fn unwrap(gifts: Vec<OwnedFd>) -> std::result::Result<Theirs, String> {
+        match &gifts[..] {
+            [file] => Theirs::new(file),
+            others => Err(format!("it has given {} descriptors, not one", others.len())),
+        }
+    }
+
+    fn attach(&mut self, theirs: Theirs) {
+        self.rings = self.ours.take().map(|ours| Rings::new(ours, theirs));
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> std::result::Result<usize, Halt> {
+        let Some(rings) = &mut self.rings else { return Err(Halt::Later) };
+        let read = rings.receive(bytes)?;
+        self.has_read(read)
+    }
+
+    fn read_to(&mut self, memory: &dyn Registrable, offset: usize, length: usize) -> std::result::Result<usize, Halt> {
+        let Some(rings) = &mut self.rings else { return Err(Halt::Later) };
+        let (mut chunk, mut done) = ([0; CHUNK], 0);
+        while done < length {
+            let wanted = CHUNK.min(length - done);
+            let read = rings.receive(&mut chunk[..wanted])?;
+            volatile::in_turn(memory, true, || volatile::store(memory, offset + done, &chunk[..read]));
+            done += read;
+            if read < wanted {
+                break;
+            }
+        }
+        self.has_read(done)
+    }
+
+    fn write(&mut self, slices: &[IoSlice<'_>], _goes_on: bool) -> std::result::Result<usize, Halt> {
+        let rings = self.rings_to_write()?;
+        let mut done = 0;
+        for slice in slices {
+            let taken = rings.put(slice)?;
+            done += taken;
+            if taken < slice.len() {
+                break;
+            }
+        }
+        self.has_written(done)
+    }
+
+    fn write_from(
+        &mut self,
+        memory: &dyn Registrable,
+        offset: usize,
+        length: usize,
+    ) -> std::result::Result<usize, Halt> {
+        let rings = self.rings_to_write()?;
+        let (mut chunk, mut done) = ([0; CHUNK], 0);
+        while done < length {
+            let wanted = CHUNK.min(length - done);
+            let count = rings.room(wanted)?.min(wanted);
+            if count == 0 {
+                break;
+            }
+            volatile::in_turn(memory, false, || volatile::load(memory, offset + done, &mut chunk[..count]));
+            done += rings.put(&chunk[..count])?;
+        }
+        self.has_written(done)
+    }
+
+    fn flush(&mut self) {
+        if self.rings.as_mut().is_some_and(Rings::must_ring) {
+            // If it takes no more there are enough that it has not heard; if it has ended that is learned by reading.
+            let _ = rustix::net::send(&self.socket, &[0], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        }
+    }
+
+    #[inline]
+    fn has_something(&mut self) -> bool {
+        let Some(rings) = &self.rings else { return false };
+        if rings.has_bytes() || self.is_ended {
+            return true;
+        }
+        if rings.has_news() {
+            self.flush();
+        }
+        false
+    }
+
+    fn doze(&mut self, interest: Interest) -> bool {
+        self.flush();
+        let rings = self.rings.as_mut();
+        rings.is_some_and(|rings| rings.doze(interest.reading, interest.writing))
+    }
+
+    fn is_dozing(&self) -> bool {
+        self.rings.as_ref().is_some_and(Rings::is_dozing)
+    }
+
+    fn rouse(&mut self) {
+        self.rings.iter_mut().for_each(Rings::rouse);
+    }
+
+    fn heed(&mut self) {
+        self.rouse();
+        let heard = rustix::net::recv(&self.socket, &mut [0; BELLS][..], RecvFlags::DONTWAIT);
+        self.is_ended |= !matches!(heard, Ok((_, 1..)) | Err(Errno::AGAIN | Errno::INTR));
+    }
+
+    fn events(interest: Interest) -> EventFlags {
+        // The peer rings for either.
+        if interest.reading || interest.writing { EventFlags::IN } else { EventFlags::empty() }
+    }
+
+    fn host_answers(&self) -> bool {
+        true
+    }
+}
+
+impl ShmCarrier {
+    fn rings_to_write(&mut self) -> std::result::Result<&mut Rings<Ours, Theirs>, Halt> {
+        if self.is_ended {
+            return Err(Halt::Lost(ended()));
+        }
+        self.rings.as_mut().ok_or(Halt::Later)
+    }
+
+    fn has_read(&mut self, read: usize) -> std::result::Result<usize, Halt> {
+        if read >= MUCH {
+            self.flush();
+        }
+        match read {
+            // The end was learned before the ring was found empty.
+            0 if self.is_ended => Err(Halt::Lost(ended())),
+            0 => Err(Halt::Later),
+            read => Ok(read),
+        }
+    }
+
+    fn has_written(&mut self, written: usize) -> std::result::Result<usize, Halt> {
+        if written == 0 {
+            return Err(Halt::Later);
+        }
+        self.rings.iter_mut().for_each(Rings::publish);
+        Ok(written)
+    }
+}
+
+impl From<Nonsense> for Halt {
+    fn from(nonsense: Nonsense) -> Self {
+        Self::Protocol(nonsense.to_string())
+    }
+}
