@@ -25,14 +25,34 @@ pub(crate) fn complete(address: &str) -> String {
     if has_port { format!("{scheme}://{rest}") } else { format!("{scheme}://{rest}:{DEFAULT_PORT}") }
 }
 
-/// The same host at another port.
-pub(crate) fn with_port(uri: &str, port: u16) -> String {
+/// What is behind this is a name or a path, without a port.
+const SHARED_MEMORY: &str = "shm://";
+
+/// Where a second listener may be, besides the one at `uri`, whose address is `ip` if it has one.
+pub(crate) fn another(uri: &str, ip: IpAddr) -> String {
+    match uri.strip_prefix(SHARED_MEMORY) {
+        Some(path) if path.starts_with('/') => format!("{uri}.{}", std::process::id()),
+        Some(_) => SHARED_MEMORY.to_owned(),
+        None => any_port(uri, ip),
+    }
+}
+
+/// What tells a listener of a host from its others: the port, or all of the name or path.
+pub(crate) fn place(uri: &str) -> &str {
+    uri.strip_prefix(SHARED_MEMORY).unwrap_or_else(|| uri.rsplit_once(':').map_or("", |(_, port)| port))
+}
+
+/// The same host at another place.
+pub(crate) fn with_place(uri: &str, place: &str) -> String {
+    if uri.starts_with(SHARED_MEMORY) {
+        return format!("{SHARED_MEMORY}{place}");
+    }
     let host = uri.rsplit_once(':').map_or(uri, |(host, _)| host);
-    format!("{host}:{port}")
+    format!("{host}:{place}")
 }
 
 /// Any port at `ip`, over the transport of `uri`.
-pub(crate) fn any_port(uri: &str, ip: IpAddr) -> String {
+fn any_port(uri: &str, ip: IpAddr) -> String {
     let scheme = uri.split_once("://").map_or(DEFAULT_SCHEME, |(scheme, _)| scheme);
     format!("{scheme}://{}:0", literal(ip))
 }
@@ -41,7 +61,7 @@ pub(crate) fn any_port(uri: &str, ip: IpAddr) -> String {
 /// loopback address over TCP.
 pub(crate) fn of_host() -> String {
     match std::env::var("ZCMI_HOST1") {
-        Ok(host) if !host.is_empty() => with_port(&complete(&host), 0),
+        Ok(host) if !host.is_empty() => with_place(&complete(&host), "0"),
         _ => match device_address() {
             Some(ip) => any_port("rdma://", ip),
             None => {

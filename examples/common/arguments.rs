@@ -9,7 +9,8 @@ use clap::{Args, ValueEnum};
 #[command(next_help_heading = "Ends")]
 pub(crate) struct Ends {
     /// Be the server: serve client after client, one at a time, until interrupted. With rdma://, HOST
-    /// is an address of an RDMA device, or 0.0.0.0; tcp:// needs none. Default port 7470
+    /// is an address of an RDMA device, or 0.0.0.0; tcp:// needs none. Default port 7470. Or shm://NAME, for processes of
+    /// this host
     #[arg(long, value_name = "SCHEME://HOST:PORT", conflicts_with = "connect")]
     pub(crate) bind: Option<String>,
 

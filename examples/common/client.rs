@@ -45,9 +45,9 @@ impl<'a, P: Program> Client<'a, P> {
         let worker = Worker::new(P::channel(&case)?.config(self.ends.polling.polling(), self.ends.timeout()))?;
         let request = Request { program: P::NAME.to_owned(), case: encode(&case)? };
         tell(&self.control, &request).await?;
-        let port = hear::<Answer>(&self.control).await?.map_err(server_says)?;
+        let place = hear::<Answer>(&self.control).await?.map_err(server_says)?;
         progress.step();
-        let connection = Connector::new(&worker).connect(&address::with_port(&self.address, port)).await?;
+        let connection = Connector::new(&worker).connect(&address::with_place(&self.address, &place)).await?;
         progress.step();
         let outcome = match P::measure(&case, &connection, progress).await {
             Err(failure) if failure.is_loss() => return Err(self.explain(failure).await),

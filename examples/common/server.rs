@@ -17,8 +17,8 @@ pub(crate) struct Request {
     pub(crate) case: Vec<u8>,
 }
 
-/// The port of the connection for the case, or why there is none.
-pub(crate) type Answer = std::result::Result<u16, String>;
+/// The port or the name of the connection for the case, or why there is none.
+pub(crate) type Answer = std::result::Result<String, String>;
 
 /// What the server says when the case is over.
 pub(crate) type Verdict = std::result::Result<(), String>;
@@ -40,9 +40,9 @@ pub(crate) async fn serve<P: Program>(ends: &Ends, address: &str) -> Result<()> 
     }
     loop {
         let control = listener.accept().await?;
-        let any_port = address::any_port(&listener.uri(), listener.local_address().ip());
+        let another = address::another(&listener.uri(), listener.local_address().ip());
         let progress = Progress::default();
-        let served = progress.watch(ends.timeout(), serve_client::<P>(ends, &control, &any_port, &progress)).await;
+        let served = progress.watch(ends.timeout(), serve_client::<P>(ends, &control, &another, &progress)).await;
         if ends.once {
             return served;
         }
@@ -52,26 +52,21 @@ pub(crate) async fn serve<P: Program>(ends: &Ends, address: &str) -> Result<()> 
     }
 }
 
-async fn serve_client<P: Program>(
-    ends: &Ends,
-    control: &Connection,
-    any_port: &str,
-    progress: &Progress,
-) -> Result<()> {
+async fn serve_client<P: Program>(ends: &Ends, control: &Connection, another: &str, progress: &Progress) -> Result<()> {
     loop {
         let request: Request = match hear(control).await {
             Err(failure) if failure.is_peer_closed() => return Ok(()),
             request => request?,
         };
         progress.step();
-        let (case, listener) = match open::<P>(&request, ends, any_port).await {
+        let (case, listener) = match open::<P>(&request, ends, another).await {
             Ok(opened) => opened,
             Err(failure) => {
                 tell(control, &Answer::Err(failure.to_string())).await?;
                 return Err(failure);
             }
         };
-        tell(control, &Answer::Ok(listener.local_address().port())).await?;
+        tell(control, &Answer::Ok(address::place(&listener.uri()).to_owned())).await?;
         let accepted = tokio::time::timeout(ends.timeout(), listener.accept()).await;
         let connection = accepted
             .map_err(|_| Failure::Other("the client asked for a connection and did not make it".to_owned()))??;
@@ -88,7 +83,7 @@ async fn serve_client<P: Program>(
 }
 
 /// Listens for the connection of a case.
-async fn open<P: Program>(request: &Request, ends: &Ends, any_port: &str) -> Result<(P::Case, Listener)> {
+async fn open<P: Program>(request: &Request, ends: &Ends, another: &str) -> Result<(P::Case, Listener)> {
     if request.program != P::NAME {
         return Err(Failure::Other(format!("this is a server of {}, not of {}", P::NAME, request.program)));
     }
@@ -97,7 +92,7 @@ async fn open<P: Program>(request: &Request, ends: &Ends, any_port: &str) -> Res
     channel.affordable()?;
     let waiting = if P::is_one_sided(&case) { Waiting::Adaptive } else { ends.polling };
     let worker = Worker::new(channel.config(waiting.polling(), ends.timeout()))?;
-    let listener = Listener::bind(&worker, any_port).await?;
+    let listener = Listener::bind(&worker, another).await?;
     Ok((case, listener))
 }
 

@@ -24,6 +24,7 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// Over which transport the tests run: `ZCMI_TEST_TRANSPORT`, else over an RDMA device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
+    Shm,
     Tcp,
     Verbs,
 }
@@ -31,15 +32,17 @@ pub enum Transport {
 impl Transport {
     pub fn of_test() -> Self {
         match std::env::var("ZCMI_TEST_TRANSPORT").as_deref() {
+            Ok("shm") => Self::Shm,
             Ok("tcp") => Self::Tcp,
             Ok("verbs" | "") | Err(_) => Self::Verbs,
-            Ok(other) => panic!("ZCMI_TEST_TRANSPORT={other}: tcp or verbs"),
+            Ok(other) => panic!("ZCMI_TEST_TRANSPORT={other}: shm, tcp or verbs"),
         }
     }
 
     /// What errors call the device.
     pub fn device(self) -> &'static str {
         match self {
+            Self::Shm => "shm",
             Self::Tcp => "tcp",
             Self::Verbs => "rxe0",
         }
@@ -51,18 +54,20 @@ impl Transport {
     }
 }
 
-/// Where `address`, with its port, is for the transport of the tests.
+/// Where `address`, with its port, is for the transport of the tests. Over shared memory it is a name, and port 0 has one chosen.
 pub fn uri(address: impl std::fmt::Display) -> String {
     match Transport::of_test() {
+        Transport::Shm if address.to_string().ends_with(":0") => "shm://".to_owned(),
+        Transport::Shm => format!("shm://{address}"),
         Transport::Tcp => format!("tcp://{address}"),
         Transport::Verbs => format!("rdma://{address}"),
     }
 }
 
-/// The IP address that tests listen at: the RDMA device's, or any of this host's. `None`, said aloud, where there is no device; a
+/// The IP address that tests listen at: the RDMA device's, or any of this host's, which shared memory takes for a name. `None`, said aloud, where there is no device; a
 /// panic where one is required.
 pub fn device_address() -> Option<String> {
-    if Transport::of_test() == Transport::Tcp {
+    if !Transport::of_test().has_device() {
         return Some("127.0.0.1".to_owned());
     }
     if let Ok(address) = std::env::var("ZCMI_HOST1") {
