@@ -14,7 +14,7 @@ use crate::sync::lock;
 use crate::sync::locks::Mutex;
 
 /// How long the peer has for that.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Channels that may be at it at once, each with as much as it may keep.
 const MOST: usize = 64;
 
