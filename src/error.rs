@@ -176,16 +176,19 @@ impl Error {
 
     /// What probably helps; `None` where the error says it all.
     pub fn hint(&self) -> Option<&'static str> {
-        if self.0.device.as_deref() == Some("tcp")
-            && let Some(hint) = self.hint_over_tcp()
-        {
-            return Some(hint);
+        let without_device = match self.0.device.as_deref() {
+            Some("shm") => self.hint_in_shared_memory(),
+            Some("tcp") => self.hint_over_tcp(),
+            _ => None,
+        };
+        if without_device.is_some() {
+            return without_device;
         }
         Some(match self.0.kind {
             ErrorKind::AddressInUse => "another process listens there; choose another port, or port 0",
             ErrorKind::AddressInvalid => {
-                "write rdma://HOST:PORT or tcp://HOST:PORT; to listen, HOST is an address of this host (see `ip address`), with rdma:// \
-                 of an RDMA device (see `rdma link`)"
+                "write rdma://HOST:PORT, tcp://HOST:PORT, shm://NAME or shm:///PATH; to listen, HOST is an address of this host (see \
+                 `ip address`), with rdma:// of an RDMA device (see `rdma link`)"
             }
             ErrorKind::ConnectionRefused => "start the peer first, and check the port",
             ErrorKind::Decode => "both ends must use the same types, and the same codec",
@@ -232,6 +235,25 @@ impl Error {
 }
 
 impl Error {
+    /// What helps where both processes are on this host, if it is something else.
+    fn hint_in_shared_memory(&self) -> Option<&'static str> {
+        Some(match self.0.kind {
+            ErrorKind::AddressInUse => {
+                "another process listens there, or the path is no socket; choose another name or path"
+            }
+            ErrorKind::AddressInvalid => "write shm://NAME, or shm:///PATH with a path whose folder is there",
+            ErrorKind::ConnectionRefused => {
+                "start the peer first, and check the name; in another container, or network namespace, it is reached by shm:///PATH only"
+            }
+            ErrorKind::PermissionDenied => "both processes must be of the same user, and may use the path",
+            ErrorKind::ResourceExhausted => {
+                "close connections, raise the limit on open files (`ulimit -n`), or give the control group more memory"
+            }
+            ErrorKind::TimedOut => "the peer is overloaded or stopped; raise the timeout if that is as it should be",
+            _ => return None,
+        })
+    }
+
     /// What helps where there is no RDMA device, if it is something else.
     fn hint_over_tcp(&self) -> Option<&'static str> {
         Some(match self.0.kind {

@@ -48,7 +48,7 @@ fn a_filter_refuses_with_a_reason_and_lets_others_in() {
         let worker = worker();
         let asked = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&asked);
-        let own = address.clone();
+        let own = common::Transport::of_test().peer(&address).to_owned();
         let listener = listen(&worker, &address).await.filter(move |request| {
             counted.fetch_add(1, Ordering::Relaxed);
             assert!(request.peer().starts_with(&own), "{}", request.peer());

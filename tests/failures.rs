@@ -118,9 +118,12 @@ fn listening_where_it_cannot_be_says_why() {
         drop(first);
         drop(zcmi::Listener::bind(&worker, &uri).await.expect("a dropped listener frees its port"));
         // The second is no address of an RDMA device; over TCP it is one that is nobody's.
-        let second = if common::Transport::of_test().has_device() { "127.0.0.1" } else { "[2001:db8::1]" };
-        for foreign in ["203.0.113.9", second] {
-            let foreign = &common::uri(format_args!("{foreign}:0"));
+        let foreign = match common::Transport::of_test() {
+            common::Transport::Shm => ["shm:///no/such/folder", "shm:///dev/null/socket"].map(str::to_owned),
+            common::Transport::Tcp => ["203.0.113.9:0", "[2001:db8::1]:0"].map(common::uri),
+            common::Transport::Verbs => ["203.0.113.9:0", "127.0.0.1:0"].map(common::uri),
+        };
+        for foreign in &foreign {
             let error = zcmi::Listener::bind(&worker, foreign).await.expect_err(foreign);
             assert!(matches!(error.kind(), ErrorKind::AddressInvalid | ErrorKind::NoDevice), "{error}");
             assert!(error.to_string().contains(foreign), "{error}");

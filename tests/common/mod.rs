@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::pin::pin;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
@@ -48,17 +49,28 @@ impl Transport {
         }
     }
 
+    /// What a listener calls a peer that comes from `address`, or the beginning of that.
+    pub fn peer(self, address: &str) -> &str {
+        if self == Self::Shm { "process " } else { address }
+    }
+
     /// Whether the peer's device carries out what is asked of it, whatever its process does.
     pub fn has_device(self) -> bool {
         self == Self::Verbs
     }
 }
 
-/// Where `address`, with its port, is for the transport of the tests. Over shared memory it is a name, and port 0 has one chosen.
+/// Where `address`, with its port, is for the transport of the tests. Over shared memory it is a name, and with port 0 one of its own.
 pub fn uri(address: impl std::fmt::Display) -> String {
+    static NAMES: AtomicU32 = AtomicU32::new(0);
     match Transport::of_test() {
-        Transport::Shm if address.to_string().ends_with(":0") => "shm://".to_owned(),
-        Transport::Shm => format!("shm://{address}"),
+        Transport::Shm => match address.to_string().strip_suffix(":0") {
+            Some(host) => {
+                let (process, number) = (std::process::id(), NAMES.fetch_add(1, Ordering::Relaxed));
+                format!("shm://{host}.{process}.{number}")
+            }
+            None => format!("shm://{address}"),
+        },
         Transport::Tcp => format!("tcp://{address}"),
         Transport::Verbs => format!("rdma://{address}"),
     }

@@ -72,7 +72,7 @@ macro_rules! bodies {
 pub(in crate::transport) use bodies;
 
 /// A queue with one channel, and the other end of its stream.
-struct Rig<C: TestCarrier> {
+pub(in crate::transport) struct Rig<C: TestCarrier> {
     domain: Arc<SoftwareDomain>,
     queue: FramedQueue<C>,
     channel: ChannelKey,
@@ -81,7 +81,7 @@ struct Rig<C: TestCarrier> {
 }
 
 impl<C: TestCarrier> Rig<C> {
-    fn new() -> Self {
+    pub(in crate::transport) fn new() -> Self {
         let (peer, socket, carrier, gift) = C::ends();
         let domain = SoftwareDomain::of_process();
         let mut queue = FramedQueue::open(Arc::clone(&domain), 64).expect("a queue");
@@ -89,6 +89,22 @@ impl<C: TestCarrier> Rig<C> {
         queue.activate(channel, gift, 4).expect("activates");
         socket.open();
         Self { domain, queue, channel, peer, socket }
+    }
+
+    pub(in crate::transport) fn peer(&mut self) -> &mut C::Peer {
+        &mut self.peer
+    }
+
+    pub(in crate::transport) fn queue(&mut self) -> &mut FramedQueue<C> {
+        &mut self.queue
+    }
+
+    /// Posts messages of `length` bytes.
+    pub(in crate::transport) fn post_sends(&mut self, count: u64, length: usize) {
+        for token in 100..100 + count {
+            let memory = self.transfer(length);
+            self.post(token, Operation::Send, Some(memory));
+        }
     }
 
     fn transfer(&self, length: usize) -> Transfer {
@@ -116,7 +132,7 @@ impl<C: TestCarrier> Rig<C> {
     }
 
     /// Polls until something has ended.
-    fn ends(&mut self) -> Vec<Completion> {
+    pub(in crate::transport) fn ends(&mut self) -> Vec<Completion> {
         let begun = Instant::now();
         let mut done = Vec::new();
         while done.is_empty() {
@@ -156,7 +172,7 @@ impl<C: TestCarrier> Rig<C> {
     }
 }
 
-fn settle<C: Carrier>(queue: &mut FramedQueue<C>) -> Vec<Completion> {
+pub(in crate::transport) fn settle<C: Carrier>(queue: &mut FramedQueue<C>) -> Vec<Completion> {
     let (begun, mut done) = (Instant::now(), Vec::new());
     while begun.elapsed() < Duration::from_millis(30) {
         queue.poll(&mut done).expect("polls");
@@ -482,10 +498,7 @@ pub(in crate::transport) fn a_read_that_is_acknowledged_without_its_answer_still
 
 /// Fills the socket, in pieces of which a failing channel can keep one.
 fn block<C: TestCarrier>(rig: &mut Rig<C>) {
-    for token in 100..116 {
-        let memory = rig.transfer(1 << 19);
-        rig.post(token, Operation::Send, Some(memory));
-    }
+    rig.post_sends(16, 1 << 19);
 }
 
 fn read_all(peer: &mut impl Peer) -> Vec<u8> {

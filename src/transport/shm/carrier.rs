@@ -32,7 +32,7 @@ pub(crate) struct ShmCarrier {
     socket: Arc<Socket>,
     /// Until the peer's are there.
     ours: Option<Ours>,
-    rings: Option<Rings<Ours, Theirs>>,
+    pub(super) rings: Option<Rings<Ours, Theirs>>,
     /// Whether the peer's end of the socket is gone: what it has sent is in the ring.
     is_ended: bool,
 }

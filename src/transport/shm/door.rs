@@ -45,7 +45,15 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 /// A socket that listens at `address`, and the file that it is, if it is one.
 pub(super) fn listen(address: &ShmAddress, backlog: u16) -> Result<(OwnedFd, Option<SocketFile>)> {
-    let told = |errno| failed("listen", errno).with_detail(format!("shm://{address}"));
+    let told = |errno| {
+        let error = match errno {
+            Errno::NOENT | Errno::NOTDIR => {
+                Error::new(ErrorKind::AddressInvalid, "listen").with_source(std::io::Error::from(errno))
+            }
+            errno => failed("listen", errno),
+        };
+        error.with_detail(format!("shm://{address}"))
+    };
     let listen = || {
         let (socket, place) = (create()?, address.socket_address()?);
         match address {

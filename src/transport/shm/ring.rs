@@ -192,6 +192,12 @@ impl<O: OurPages, T: TheirPages> Rings<O, T> {
         }
     }
 
+    /// Says something else than what is so.
+    #[cfg(test)]
+    pub(super) fn scribble(&self, word: Word, value: u64) {
+        self.ours.set(word, value);
+    }
+
     fn say_doze(&self) {
         self.ours.set(Word::Doze, self.dozes << DOZES | self.dozing_for);
     }
