@@ -1,5 +1,6 @@
 //! Zero-copy messaging over RDMA: programs exchange messages and handles to memory, and read and write
-//! each other's memory directly. The same programs run over TCP where there is no RDMA device: `tcp://HOST:PORT`.
+//! each other's memory directly. The same programs run over TCP where there is no RDMA device, `tcp://HOST:PORT`, and
+//! through shared memory of one host, `shm://NAME`.
 //!
 //! ```no_run
 //! use zcmi::{Access, Buffer, Config, Connector, Listener, RemoteBuffer, Worker};
@@ -68,7 +69,7 @@
 //! # Features
 //!
 //! `verbs` (default): RDMA. It needs cmake and libclang to build; the C libraries are opened at run time. Without it there are
-//! all the rest, over TCP.
+//! all the rest, over TCP and through shared memory.
 //!
 //! `bincode` (default): the codec of [`Channel::send_value`] and the like. Those that take a codec of one's own are
 //! there without it.

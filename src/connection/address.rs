@@ -39,7 +39,9 @@ impl<'a> Address<'a> {
             "rdma" => Kind::Verbs,
             #[cfg(not(feature = "verbs"))]
             "rdma" => {
-                return Err(unsupported("this build is without the feature verbs; write tcp://HOST:PORT".to_owned()));
+                return Err(unsupported(
+                    "this build is without the feature verbs; write tcp://HOST:PORT or shm://NAME".to_owned(),
+                ));
             }
             "tcp" => Kind::Tcp,
             #[cfg(any(test, feature = "internals"))]

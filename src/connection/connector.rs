@@ -19,7 +19,8 @@ impl Connector {
         Self { worker: worker.clone() }
     }
 
-    /// Connects to `address`, `rdma://HOST:PORT` or `tcp://HOST:PORT`, within [`Config::connect_timeout`](crate::Config::connect_timeout).
+    /// Connects to `address`, `rdma://HOST:PORT`, `tcp://HOST:PORT`, `shm://NAME` or `shm:///PATH`, within
+    /// [`Config::connect_timeout`](crate::Config::connect_timeout).
     ///
     /// # Errors
     /// Among others [`ConnectionRefused`](crate::ErrorKind::ConnectionRefused) (nobody listens),

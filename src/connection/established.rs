@@ -205,7 +205,7 @@ impl Connection {
         &self.0.engine.device
     }
 
-    /// The transport's name: `tcp` or `verbs`.
+    /// The transport's name: `shm`, `tcp` or `verbs`.
     pub fn transport(&self) -> &'static str {
         self.0.engine.transport.name()
     }

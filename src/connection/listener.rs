@@ -43,6 +43,10 @@ impl Listener {
     /// Listens at `address`: `rdma://HOST:PORT`, where HOST is an address of an RDMA device or `0.0.0.0` or `[::]` for all
     /// devices, or `tcp://HOST:PORT`, where it is any address of this host; port 0 lets the kernel choose.
     ///
+    /// For processes of the same user on this host: `shm://NAME`, which is gone with this process, and which those of the same
+    /// network namespace reach, or `shm:///PATH`, a socket in the file system, made with mode 0600 and removed with the listener; one at
+    /// which nobody listens is replaced. `shm://` alone has a name chosen.
+    ///
     /// # Errors
     /// [`AddressInUse`](crate::ErrorKind::AddressInUse), [`AddressInvalid`](crate::ErrorKind::AddressInvalid),
     /// [`NoDevice`](crate::ErrorKind::NoDevice) if no RDMA device has the address,
@@ -77,7 +81,8 @@ impl Listener {
         self
     }
 
-    /// The address it listens at, with the port that was chosen.
+    /// The address it listens at, with the port that was chosen; `0.0.0.0:0` for one that is not of the network, which
+    /// [`uri`](Self::uri) tells.
     pub fn local_address(&self) -> SocketAddr {
         self.address.socket_address()
     }

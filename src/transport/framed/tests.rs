@@ -42,6 +42,7 @@ macro_rules! bodies {
         $crate::transport::framed::tests::bodies!(@ $carrier:
             a_message_goes_into_the_next_receive_and_is_acknowledged
             a_message_waits_for_a_receive_and_then_for_no_longer_than_a_device_would
+            what_a_peer_has_said_before_its_end_is_received
             what_comes_behind_a_refusal_is_not_carried_out
             a_peer_that_does_nothing_of_what_it_is_asked_is_given_up
             what_is_not_written_has_not_left
@@ -229,6 +230,32 @@ pub(in crate::transport) fn a_message_waits_for_a_receive_and_then_for_no_longer
     let memory = rig.transfer(8);
     rig.queue.post_receive(6, memory).map_err(|_| ()).expect("room");
     assert!(rig.settle().is_empty(), "what was refused is not carried out");
+}
+
+pub(in crate::transport) fn what_a_peer_has_said_before_its_end_is_received<C: TestCarrier>() {
+    const LENGTH: usize = 30_000;
+    let mut rig = Rig::<C>::new();
+    for token in 0..4 {
+        let memory = rig.transfer(LENGTH);
+        rig.queue.post_receive(token, memory).map_err(|_| ()).expect("room");
+    }
+    let (tell, told) = std::sync::mpsc::channel();
+    rig.socket.observe(Box::new(move |error| tell.send(error.kind()).expect("somebody hears")));
+    for filling in 0..4 {
+        rig.say(Frame::Send { length: LENGTH as u32 }, &[filling; LENGTH]);
+    }
+    // Half a message, which nobody sees.
+    rig.say(Frame::Send { length: 8 }, b"half");
+    rig.peer.hang_up();
+    let mut done = rig.ends();
+    done.extend(settle(&mut rig.queue));
+    let received: Vec<_> = done.into_iter().filter_map(|done| Some((done.result.ok()?, done.memory?))).collect();
+    assert_eq!(received.len(), 4);
+    for (filling, (length, memory)) in (0..4).zip(received) {
+        assert_eq!(length as usize, LENGTH);
+        assert!(memory.into_buffer().expect("a buffer").iter().all(|&byte| byte == filling));
+    }
+    assert_eq!(told.recv_timeout(Duration::from_secs(5)), Ok(ErrorKind::PeerClosed));
 }
 
 pub(in crate::transport) fn what_comes_behind_a_refusal_is_not_carried_out<C: TestCarrier>() {
