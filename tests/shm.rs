@@ -133,11 +133,14 @@ fn a_file_that_nobody_listens_at_is_replaced_and_nothing_else_is() {
 fn of_many_that_replace_a_stale_file_one_listens() {
     let folder = Folder::new("race");
     let (path, uri) = folder.socket();
-    for _ in 0..20 {
+    let start = std::sync::Barrier::new(4);
+    for _ in 0..100 {
         drop(UnixListener::bind(&path).expect("binds"));
         let bind = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(Listener::bind(&common::worker(), &uri)).map_err(|error| error.kind())
+            let worker = common::worker();
+            start.wait();
+            runtime.block_on(Listener::bind(&worker, &uri)).map_err(|error| error.kind())
         };
         let bound: Vec<_> = std::thread::scope(|scope| {
             let binding: Vec<_> = (0..4).map(|_| scope.spawn(bind)).collect();

@@ -271,6 +271,22 @@ fn a_connector_refuses_a_listener_that_gives_anything_else() {
 }
 
 #[test]
+fn the_end_is_told_behind_what_was_sent() {
+    let (mut peer, _socket, mut carrier, gift) = ShmCarrier::ends();
+    carrier.attach(gift);
+    peer.write_all(b"the last").expect("writes");
+    peer.hang_up();
+    carrier.heed();
+    let mut bytes = [0; 64];
+    assert!(carrier.has_something());
+    assert!(carrier.read(&mut bytes).is_ok_and(|read| bytes[..read] == *b"the last"));
+    assert!(carrier.has_something(), "the end");
+    assert!(matches!(carrier.read(&mut bytes), Err(Halt::Lost(error)) if error.kind() == ErrorKind::PeerClosed));
+    let lost = carrier.write(&[IoSlice::new(b"x")], false);
+    assert!(matches!(lost, Err(Halt::Lost(error)) if error.kind() == ErrorKind::PeerClosed));
+}
+
+#[test]
 fn a_peer_that_scribbles_over_its_memory_loses_its_connection_and_nothing_else() {
     for (word, value) in
         [(Word::Sent, u64::MAX), (Word::Sent, 1 << 40), (Word::Received, 1 << 40), (Word::Received, u64::MAX / 2)]
