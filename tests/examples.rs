@@ -91,6 +91,27 @@ fn a_server_serves_client_after_client() {
 }
 
 #[test]
+fn through_shared_memory_a_name_or_a_path_is_the_address() {
+    let _device = device();
+    let path = std::env::temp_dir().join(format!("zcmi-examples-{}", std::process::id()));
+    for address in ["shm://".to_owned(), format!("shm://{}", path.display())] {
+        for example in ["ping_pong", "throughput"] {
+            let mut server = start(example, &["--bind", &address, "--once"]);
+            let mut line = String::new();
+            BufReader::new(server.0.stderr.take().expect("piped")).read_line(&mut line).expect("a line");
+            let uri = line.trim().rsplit(' ').next().expect("an address");
+            assert!(uri.len() > "shm://".len() && uri.starts_with(&address), "{line}");
+            let client =
+                run(example, &["--connect", uri, "--size", "64,100000", "--iterations", "20", "--format", "json"]);
+            let said = String::from_utf8_lossy(&client.stdout).into_owned();
+            assert!(client.status.success() && said.contains("\"transport\":\"shm\""), "{client:?}");
+            assert!(server.output().status.success());
+        }
+    }
+    assert!(!path.exists(), "its socket is left");
+}
+
+#[test]
 fn two_processes_and_no_orphan() {
     let _device = device();
     let mut parent = start("ping_pong", &["--size", "64", "--iterations", "100000000", "--test", "send"]);

@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+
 use super::carrier::Carrier;
 use super::channel::Standing;
 use super::domain::SoftwareDomain;
@@ -42,7 +44,9 @@ macro_rules! bodies {
         $crate::transport::framed::tests::bodies!(@ $carrier:
             a_message_goes_into_the_next_receive_and_is_acknowledged
             a_message_waits_for_a_receive_and_then_for_no_longer_than_a_device_would
+            those_that_are_idle_are_heard_when_they_say_something
             what_a_peer_has_said_before_its_end_is_received
+            who_sleeps_is_called_once_for_what_comes
             what_comes_behind_a_refusal_is_not_carried_out
             a_peer_that_does_nothing_of_what_it_is_asked_is_given_up
             what_is_not_written_has_not_left
@@ -230,6 +234,94 @@ pub(in crate::transport) fn a_message_waits_for_a_receive_and_then_for_no_longer
     let memory = rig.transfer(8);
     rig.queue.post_receive(6, memory).map_err(|_| ()).expect("room");
     assert!(rig.settle().is_empty(), "what was refused is not carried out");
+}
+
+/// Whether the event descriptor is readable within `bound`.
+fn is_called<C: TestCarrier>(rig: &Rig<C>, bound: Duration) -> bool {
+    let events = rig.queue.event_descriptor().expect("a descriptor").expect("there is one");
+    let mut polled = [PollFd::new(&events, PollFlags::IN)];
+    let bound = Timespec { tv_sec: bound.as_secs() as i64, tv_nsec: bound.subsec_nanos().into() };
+    rustix::event::poll(&mut polled, Some(&bound)).expect("polls") > 0
+}
+
+pub(in crate::transport) fn who_sleeps_is_called_once_for_what_comes<C: TestCarrier>() {
+    let (short, long) = (Duration::from_millis(30), Duration::from_secs(5));
+    let mut rig = Rig::<C>::new();
+    for token in 0..30 {
+        let memory = rig.transfer(8);
+        rig.queue.post_receive(token, memory).map_err(|_| ()).expect("room");
+    }
+    let hears = |rig: &mut Rig<C>, count: usize| {
+        rig.queue.drain_events().expect("drains");
+        let mut done = rig.ends();
+        while done.len() < count {
+            done.extend(rig.ends());
+        }
+        assert_eq!(done.len(), count);
+    };
+    assert!(settle(&mut rig.queue).is_empty());
+    for round in 0..5 {
+        // It sleeps before something comes, polls once more as who arms does, and after it has come.
+        rig.queue.request_notification().expect("arms");
+        assert!(rig.queue.poll(&mut Vec::new()).is_ok_and(|happened| !happened));
+        assert!(!is_called(&rig, short), "round {round}: for nothing");
+        rig.say(Frame::Send { length: 1 }, b"x");
+        assert!(is_called(&rig, long), "round {round}: it sleeps for ever");
+        hears(&mut rig, 1);
+        rig.say(Frame::Send { length: 1 }, b"x");
+        std::thread::sleep(Duration::from_millis(5));
+        rig.queue.request_notification().expect("arms");
+        assert!(is_called(&rig, long), "round {round}: it does not see what is there");
+        hears(&mut rig, 1);
+        // Somebody else polls while it sleeps, and then more comes.
+        rig.queue.request_notification().expect("arms");
+        rig.say(Frame::Send { length: 1 }, b"x");
+        assert_eq!(rig.ends().len(), 1);
+        rig.say(Frame::Send { length: 1 }, b"x");
+        assert!(is_called(&rig, long), "round {round}: what the other has left");
+        hears(&mut rig, 1);
+    }
+}
+
+pub(in crate::transport) fn those_that_are_idle_are_heard_when_they_say_something<C: TestCarrier>() {
+    let mut rig = Rig::<C>::new();
+    let mut others: Vec<_> = (0..20)
+        .map(|_| {
+            let (peer, socket, carrier, gift) = C::ends();
+            let channel = rig.queue.create(Arc::clone(&socket), carrier, SIZES).expect("a channel");
+            rig.queue.activate(channel, gift, 4).expect("activates");
+            socket.open();
+            (channel, peer, socket)
+        })
+        .collect();
+    let mut done = Vec::new();
+    for round in 0..3 {
+        // So many that all but a few are not looked at any more.
+        for _ in 0..5000 {
+            rig.queue.poll(&mut done).expect("polls");
+        }
+        assert!(done.is_empty());
+        for at in [0, 7, 19] {
+            let memory = rig.transfer(8);
+            rig.queue.post_receive(round, memory).map_err(|_| ()).expect("room");
+            let (channel, peer, _) = &mut others[at];
+            let said = Header { acknowledged: 0, frame: Frame::Send { length: 1 } }.to_bytes();
+            peer.write_all(&[&said[..], b"x"].concat()).expect("writes");
+            let received = rig.ends();
+            assert!(
+                received.iter().all(|done| done.channel == *channel && matches!(done.result, Ok(1))),
+                "{received:?}"
+            );
+        }
+    }
+    // One goes: the others stay.
+    let (gone, peer, _) = others.swap_remove(3);
+    drop(peer);
+    drop(rig.queue.close(gone).expect("it is there")());
+    let memory = rig.transfer(8);
+    rig.queue.post_receive(9, memory).map_err(|_| ()).expect("room");
+    rig.say(Frame::Send { length: 1 }, b"x");
+    assert!(matches!(&rig.ends()[..], [Completion { token: 9, result: Ok(1), .. }]));
 }
 
 pub(in crate::transport) fn what_a_peer_has_said_before_its_end_is_received<C: TestCarrier>() {
