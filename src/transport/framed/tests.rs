@@ -104,6 +104,14 @@ impl<C: TestCarrier> Rig<C> {
         &mut self.queue
     }
 
+    /// Posts short receives.
+    pub(in crate::transport) fn post_receives(&mut self, count: u64) {
+        for token in 0..count {
+            let memory = self.transfer(8);
+            self.queue.post_receive(token, memory).map_err(|_| ()).expect("room");
+        }
+    }
+
     /// Posts messages of `length` bytes.
     pub(in crate::transport) fn post_sends(&mut self, count: u64, length: usize) {
         for token in 100..100 + count {
@@ -237,7 +245,7 @@ pub(in crate::transport) fn a_message_waits_for_a_receive_and_then_for_no_longer
 }
 
 /// Whether the event descriptor is readable within `bound`.
-fn is_called<C: TestCarrier>(rig: &Rig<C>, bound: Duration) -> bool {
+pub(in crate::transport) fn is_called<C: TestCarrier>(rig: &Rig<C>, bound: Duration) -> bool {
     let events = rig.queue.event_descriptor().expect("a descriptor").expect("there is one");
     let mut polled = [PollFd::new(&events, PollFlags::IN)];
     let bound = Timespec { tv_sec: bound.as_secs() as i64, tv_nsec: bound.subsec_nanos().into() };
@@ -247,10 +255,7 @@ fn is_called<C: TestCarrier>(rig: &Rig<C>, bound: Duration) -> bool {
 pub(in crate::transport) fn who_sleeps_is_called_once_for_what_comes<C: TestCarrier>() {
     let (short, long) = (Duration::from_millis(30), Duration::from_secs(5));
     let mut rig = Rig::<C>::new();
-    for token in 0..30 {
-        let memory = rig.transfer(8);
-        rig.queue.post_receive(token, memory).map_err(|_| ()).expect("room");
-    }
+    rig.post_receives(30);
     let hears = |rig: &mut Rig<C>, count: usize| {
         rig.queue.drain_events().expect("drains");
         let mut done = rig.ends();
@@ -279,6 +284,15 @@ pub(in crate::transport) fn who_sleeps_is_called_once_for_what_comes<C: TestCarr
         assert_eq!(rig.ends().len(), 1);
         rig.say(Frame::Send { length: 1 }, b"x");
         assert!(is_called(&rig, long), "round {round}: what the other has left");
+        hears(&mut rig, 1);
+        // And that has asked the kernel too, and so taken off what would have woken who sleeps.
+        rig.queue.request_notification().expect("arms");
+        rig.say(Frame::Send { length: 1 }, b"x");
+        rig.queue.tend(Instant::now());
+        assert_eq!(rig.ends().len(), 1);
+        assert!(settle(&mut rig.queue).is_empty());
+        rig.say(Frame::Send { length: 1 }, b"x");
+        assert!(is_called(&rig, long), "round {round}: what comes after the other has asked");
         hears(&mut rig, 1);
     }
 }

@@ -11,7 +11,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::pages::{Ours, Theirs};
 use super::ring::Word;
 use super::{ShmAddress, ShmCarrier};
-use crate::transport::framed::tests::{HELLO, Hello, Kind, Peer, Rig, TestCarrier, bodies, settle};
+use crate::transport::framed::tests::{
+    Frame, HELLO, Header, Hello, Kind, Peer, Rig, TestCarrier, bodies, is_called, settle,
+};
 use crate::transport::framed::{Carrier, Halt, Socket};
 use crate::transport::{Failure, Queue};
 use crate::{Config, Connector, ErrorKind, Listener, Worker};
@@ -267,6 +269,25 @@ fn a_connector_refuses_a_listener_that_gives_anything_else() {
         assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
         assert!(error.to_string().contains(word), "{error}");
         answering.join().expect("no panic");
+    }
+}
+
+#[test]
+fn who_sleeps_is_rung_for_though_another_has_found_what_came_first() {
+    let mut rig = Rig::<ShmCarrier>::new();
+    rig.post_receives(4);
+    let message = [&Header { acknowledged: 0, frame: Frame::Send { length: 1 } }.to_bytes()[..], b"x"].concat();
+    for _ in 0..2 {
+        rig.queue().request_notification().expect("arms");
+        // It is read before its sender has looked whether somebody sleeps.
+        let peer = &mut rig.peer().carrier;
+        assert!(peer.write(&[IoSlice::new(&message)], false).is_ok());
+        assert_eq!(rig.ends().len(), 1);
+        rig.peer().carrier.flush();
+        rig.peer().write_all(&message).expect("writes");
+        assert!(is_called(&rig, Duration::from_secs(5)), "it sleeps for ever");
+        rig.queue().drain_events().expect("drains");
+        assert_eq!(rig.ends().len(), 1);
     }
 }
 
