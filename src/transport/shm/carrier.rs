@@ -23,6 +23,8 @@ use crate::{Error, ErrorKind, Result};
 const CAPACITY: usize = 256 << 10;
 /// Bytes that are copied at once between a ring and memory that others may access.
 const CHUNK: usize = 4096;
+/// Bytes after which the peer is shown how far a copy is, so that both copy at once.
+const STEP: usize = 32 << 10;
 /// If so much of a ring has come, its sender may be waiting for room.
 const MUCH: usize = CAPACITY / 4;
 /// Doorbells that are taken off the socket at once.
@@ -88,8 +90,15 @@ impl Carrier for ShmCarrier {
 
     fn read(&mut self, bytes: &mut [u8]) -> std::result::Result<usize, Halt> {
         let Some(rings) = &mut self.rings else { return Err(Halt::Later) };
-        let read = rings.receive(bytes)?;
-        self.has_read(read)
+        let mut done = 0;
+        for step in bytes.chunks_mut(STEP) {
+            let read = rings.receive(step)?;
+            done += read;
+            if read < step.len() {
+                break;
+            }
+        }
+        self.has_read(done)
     }
 
     fn read_to(&mut self, memory: &dyn Registrable, offset: usize, length: usize) -> std::result::Result<usize, Halt> {
@@ -110,11 +119,16 @@ impl Carrier for ShmCarrier {
     fn write(&mut self, slices: &[IoSlice<'_>], _goes_on: bool) -> std::result::Result<usize, Halt> {
         let rings = self.rings_to_write()?;
         let mut done = 0;
-        for slice in slices {
-            let taken = rings.put(slice)?;
-            done += taken;
-            if taken < slice.len() {
-                break;
+        'all: for slice in slices {
+            for step in slice.chunks(STEP) {
+                let taken = rings.put(step)?;
+                done += taken;
+                if taken < step.len() {
+                    break 'all;
+                }
+                if step.len() == STEP {
+                    rings.publish();
+                }
             }
         }
         self.has_written(done)
@@ -136,6 +150,9 @@ impl Carrier for ShmCarrier {
             }
             volatile::in_turn(memory, false, || volatile::load(memory, offset + done, &mut chunk[..count]));
             done += rings.put(&chunk[..count])?;
+            if done.is_multiple_of(STEP) {
+                rings.publish();
+            }
         }
         self.has_written(done)
     }
