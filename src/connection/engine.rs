@@ -251,6 +251,21 @@ impl<T: Transport> Engine<T> {
         mut attempt: impl FnMut(&mut Core<T::Queue>, Option<&Waker>) -> Poll<R>,
     ) -> Poll<R> {
         let mut core = self.lock();
+        // What is here already is had without a poll.
+        if let Poll::Ready(result) = attempt(&mut core, None) {
+            self.settle(core);
+            return Poll::Ready(result);
+        }
+        self.drive_on(core, context, attempt)
+    }
+
+    /// Drives on after a first attempt that was not ready.
+    fn drive_on<'a, R>(
+        self: &'a Arc<Self>,
+        mut core: MutexGuard<'a, Core<T::Queue>>,
+        context: &mut Context<'_>,
+        mut attempt: impl FnMut(&mut Core<T::Queue>, Option<&Waker>) -> Poll<R>,
+    ) -> Poll<R> {
         let budget = match self.config.polling {
             // Time stands still meanwhile.
             _ if self.service.clock().is_virtual() => Duration::ZERO,
@@ -264,12 +279,13 @@ impl<T: Transport> Engine<T> {
         let (mut polls, mut rounds) = (0, 0);
         let (mut kept_busy_since, mut is_kept_busy) = (None, false);
         loop {
+            core.uncork();
+            let happened = self.progress(&mut core);
             if let Poll::Ready(result) = attempt(&mut core, None) {
                 self.settle(core);
                 return Poll::Ready(result);
             }
-            core.uncork();
-            if self.progress(&mut core) {
+            if happened {
                 rounds += 1;
                 if rounds >= ROUNDS {
                     rounds = 0;
@@ -370,7 +386,14 @@ impl<T: Transport> Engine<T> {
     }
 
     /// Gives the lock back, closes what broke and calls the wakers: they are foreign code.
-    pub(super) fn settle(self: &Arc<Self>, mut core: MutexGuard<'_, Core<T::Queue>>) {
+    #[inline]
+    pub(super) fn settle(self: &Arc<Self>, core: MutexGuard<'_, Core<T::Queue>>) {
+        if core.leaves_something() || self.is_tending_due.load(Ordering::Relaxed) || self.must_uncork_later(&core) {
+            self.settle_all(core);
+        }
+    }
+
+    fn settle_all(self: &Arc<Self>, mut core: MutexGuard<'_, Core<T::Queue>>) {
         if self.is_tending_due.load(Ordering::Relaxed) {
             self.is_tending_due.store(false, Ordering::Relaxed);
             self.tend(&mut core);
@@ -378,7 +401,9 @@ impl<T: Transport> Engine<T> {
         for grant in core.to_deregister.drain(..) {
             self.deregister_later(grant);
         }
-        self.uncork_later(&core);
+        if self.must_uncork_later(&core) {
+            self.uncork_later();
+        }
         // Before the lock is free: whoever sees the failure may at once queue the job that forgets the link.
         while let Some(key) = core.broken.pop() {
             self.close_later(key);
@@ -400,11 +425,13 @@ impl<T: Transport> Engine<T> {
         drop(core);
     }
 
-    /// Frames that wait for others go soon, though nobody waits for anything who would post them.
-    fn uncork_later(self: &Arc<Self>, core: &Core<T::Queue>) {
-        if core.corked.is_empty() || core.armed || self.is_uncorking.swap(true, Ordering::Relaxed) {
-            return;
-        }
+    /// Whether frames wait for others, nobody waits for anything who would post them, and the service thread does not know.
+    fn must_uncork_later(&self, core: &Core<T::Queue>) -> bool {
+        !core.corked.is_empty() && !core.armed && !self.is_uncorking.load(Ordering::Relaxed)
+    }
+
+    fn uncork_later(&self) {
+        self.is_uncorking.store(true, Ordering::Relaxed);
         if let Some(waker) = self.uncork.get() {
             self.service.wake_at(self.now() + CORKED, waker.clone());
         }
@@ -466,7 +493,7 @@ impl<T: Transport> Engine<T> {
         let flushed = destroy.map(|destroy| destroy()).unwrap_or_default();
         failpoint::reach("close.destroyed");
         self.with(|core| {
-            flushed.into_iter().for_each(|completion| core.dispatch_to(key, completion));
+            flushed.into_iter().for_each(|mut completion| core.dispatch_to(key, &mut completion));
         });
         self.end_grants(key);
     }
