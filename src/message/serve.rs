@@ -24,7 +24,7 @@ use super::codec::{Codec, decode};
 use super::growing::Growing;
 use super::handling::{Handling, Outcome};
 use super::taken::Taken;
-use crate::background;
+use crate::background::Background;
 use crate::memory::Epoch;
 use crate::{Buffer, Channel, Error, ErrorKind, Message, Result};
 
@@ -89,7 +89,8 @@ where
 {
     let mut farewell = Farewell { channel: &channel, text: Some(String::new()), epoch: Epoch::current() };
     let bell = Arc::new(Bell::default());
-    let alarm = Alarm::default();
+    let background = Background::of(channel.connection());
+    let alarm = Alarm::new(background.clone());
     let mut taken = Taken::new(limit);
     let mut working = FuturesUnordered::new();
     let mut receiving = pin!(None);
@@ -101,7 +102,7 @@ where
         bell.waker.register(context.waker());
         if bell.has_rung.swap(false, Ordering::AcqRel) {
             alarm.has_rung();
-            let (overdue, next) = taken.time_out(Instant::now());
+            let (overdue, next) = taken.time_out(background.now());
             for id in overdue {
                 working.push(work(&channel, &codec, id, Work::refuse(Refusal::OutOfTime)));
             }
@@ -134,7 +135,7 @@ where
                 if channel.connection().ending().is_some() {
                     return Poll::Ready(Ok(()));
                 }
-                bell.set(&alarm, Instant::now() + LOOK);
+                bell.set(&alarm, background.now() + LOOK);
             } else if working.len() + taken.waiting() <= taken.window() {
                 // A client that keeps to the window can only cancel now, which must be heard.
                 if receiving.is_none() {
@@ -146,11 +147,13 @@ where
                     receiving.set(None);
                     has_gone_on = true;
                     match received {
-                        Ok(message) => match take(&mut taken, &codec, &message, |when| bell.set(&alarm, when)) {
-                            Ok(None) => {}
-                            Ok(Some((id, refusal))) => working.push(work(&channel, &codec, id, refusal)),
-                            Err(error) => return Poll::Ready(Err(error)),
-                        },
+                        Ok(message) => {
+                            match take(&mut taken, &codec, &message, &background, |when| bell.set(&alarm, when)) {
+                                Ok(None) => {}
+                                Ok(Some((id, refusal))) => working.push(work(&channel, &codec, id, refusal)),
+                                Err(error) => return Poll::Ready(Err(error)),
+                            }
+                        }
                         Err(error) if error.kind() == ErrorKind::PeerClosed => is_open = false,
                         Err(error) => return Poll::Ready(Err(error.within("serve"))),
                     }
@@ -167,7 +170,7 @@ where
     farewell.text = served.as_ref().err().map(ToString::to_string);
     if served.is_ok() {
         let channel = channel.clone();
-        background::run(async move { drop(channel.finish().await) }, LINGER);
+        background.run(async move { drop(channel.finish().await) }, LINGER);
     }
     served.map_err(|error| error.with_peer(channel.connection().peer()))
 }
@@ -177,6 +180,7 @@ fn take<Q: DeserializeOwned, F>(
     taken: &mut Taken<Q>,
     codec: &impl Codec,
     message: &Message,
+    background: &Background,
     set_alarm: impl FnOnce(Instant),
 ) -> Result<Option<(u64, Work<F>)>> {
     let protocol = |reason: &str| Error::new(ErrorKind::Protocol, "serve").with_detail(reason);
@@ -184,7 +188,7 @@ fn take<Q: DeserializeOwned, F>(
     let id = frame.call;
     match frame.kind {
         Kind::Request { remaining } => {
-            let deadline = (remaining > 0).then(|| Instant::now() + Duration::from_millis(remaining.into()));
+            let deadline = (remaining > 0).then(|| background.now() + Duration::from_millis(remaining.into()));
             if !taken.insert(id, deadline) {
                 return Err(protocol(&format!("call {id} twice")));
             }
