@@ -318,7 +318,15 @@ impl Drop for Shared {
     fn drop(&mut self) {
         if self.epoch.is_current() {
             let channel = self.channel.clone();
-            self.background.run(async move { drop(channel.finish().await) }, LINGER);
+            let are_answers_due = lock(&self.calls).are_answers_due();
+            let farewell = async move {
+                let mut is_open = channel.finish().await.is_ok() && are_answers_due;
+                while is_open {
+                    // Answers to what was given up: unless somebody takes them, the server waits for room and does not end.
+                    is_open = channel.recv().await.is_ok();
+                }
+            };
+            self.background.run(farewell, LINGER);
         }
     }
 }
@@ -383,6 +391,10 @@ pub(super) fn say(channel: &Channel, frame: Frame, text: &str) {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("channel", self.channel()).finish_non_exhaustive()
+        // Calls that are given up are open until the server has answered them.
+        let (open, unanswered) = lock(&self.shared.calls).count();
+        let mut fields = f.debug_struct("Client");
+        fields.field("open", &open).field("unanswered", &unanswered);
+        fields.field("channel", self.channel()).finish_non_exhaustive()
     }
 }

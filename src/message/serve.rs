@@ -64,7 +64,7 @@ const TURN: usize = 64;
 /// Whatever ended the connection, unless the client has closed it. [`Protocol`](ErrorKind::Protocol) if the peer sends
 /// what no client does: the connection lives on.
 #[cfg(feature = "bincode")]
-pub async fn serve<Q, R, E, H, F>(channel: Channel, limit: usize, handler: H) -> Result<()>
+pub fn serve<Q, R, E, H, F>(channel: Channel, limit: usize, handler: H) -> impl Future<Output = Result<()>>
 where
     Q: DeserializeOwned,
     R: Serialize,
@@ -72,14 +72,19 @@ where
     H: Fn(Q) -> F,
     F: Future<Output = std::result::Result<R, E>>,
 {
-    serve_with(channel, Bincode::default(), limit, handler).await
+    serve_with(channel, Bincode::default(), limit, handler)
 }
 
 /// As [`serve`], with a codec of one's own.
 ///
 /// # Errors
 /// As [`serve`].
-pub async fn serve_with<Q, R, E, H, F>(channel: Channel, codec: impl Codec, limit: usize, handler: H) -> Result<()>
+pub fn serve_with<Q, R, E, H, F>(
+    channel: Channel,
+    codec: impl Codec,
+    limit: usize,
+    handler: H,
+) -> impl Future<Output = Result<()>>
 where
     Q: DeserializeOwned,
     R: Serialize,
@@ -87,7 +92,20 @@ where
     H: Fn(Q) -> F,
     F: Future<Output = std::result::Result<R, E>>,
 {
-    let mut farewell = Farewell { channel: &channel, text: Some(String::new()), epoch: Epoch::current() };
+    // The client is to hear that nobody serves it also from a future that is never polled.
+    let farewell = Farewell { channel, text: Some(String::new()), epoch: Epoch::current() };
+    serve_until(farewell, codec, limit, handler)
+}
+
+async fn serve_until<Q, R, E, H, F>(mut farewell: Farewell, codec: impl Codec, limit: usize, handler: H) -> Result<()>
+where
+    Q: DeserializeOwned,
+    R: Serialize,
+    E: Into<ApplicationError>,
+    H: Fn(Q) -> F,
+    F: Future<Output = std::result::Result<R, E>>,
+{
+    let channel = farewell.channel.clone();
     let bell = Arc::new(Bell::default());
     let background = Background::of(channel.connection());
     let alarm = Alarm::new(background.clone());
@@ -292,16 +310,16 @@ impl Bell {
 }
 
 /// Tells the client when the server stops, unless the client has stopped before.
-struct Farewell<'a> {
-    channel: &'a Channel,
+struct Farewell {
+    channel: Channel,
     text: Option<String>,
     epoch: Epoch,
 }
 
-impl Drop for Farewell<'_> {
+impl Drop for Farewell {
     fn drop(&mut self) {
         if let Some(text) = self.text.take().filter(|_| self.epoch.is_current()) {
-            say(self.channel, Frame { kind: Kind::Gone, call: 0 }, &text);
+            say(&self.channel, Frame { kind: Kind::Gone, call: 0 }, &text);
         }
     }
 }
