@@ -1,4 +1,4 @@
-//! Futures that the service thread brings to their end: what is left to do for something that was dropped.
+//! What is left to do when nobody waits: timers, and futures that are brought to their end for something that was dropped.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use crate::connection::Connection;
 use crate::service::Service;
 use crate::sync::lock;
 use crate::sync::locks::Mutex;
@@ -19,29 +20,46 @@ thread_local! {
     static IN_TURN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `future` on the service thread until it ends, or until `patience` is over: then it is dropped. It must not
-/// block.
-pub(crate) fn run(future: impl Future<Output = ()> + Send + 'static, patience: Duration) {
-    let task = Arc::new(Task { future: Mutex::new(Some(Box::pin(future))), turn: Turn::default() });
-    let late = Arc::downgrade(&task);
-    run_at(Instant::now() + patience, move || {
-        if let Some(task) = late.upgrade() {
-            drop(lock(&task.future).take());
-        }
-    });
-    task.wake();
-}
+/// The service and the clock of a connection, for what is built on it.
+#[derive(Clone)]
+pub(crate) struct Background(Arc<Service>);
 
-/// Runs `job` on the service thread at `when` or soon after.
-pub(crate) fn run_at(when: Instant, job: impl FnOnce() + Send + 'static) {
-    match Service::of_process() {
-        Ok(service) => drop(service.run_at(when, job)),
-        // Every connection has started it: this is a child that was forked and can have no thread.
-        Err(error) => tracing::error!(%error, "a timer cannot be set"),
+impl Background {
+    /// Where what `connection` does in the background is done.
+    pub(crate) fn of(connection: &Connection) -> Self {
+        Self(Arc::clone(connection.service()))
+    }
+
+    /// What the time is.
+    #[inline]
+    pub(crate) fn now(&self) -> Instant {
+        self.0.now()
+    }
+
+    /// Runs `future` until it ends, or until `patience` is over: then it is dropped. It must not block.
+    pub(crate) fn run(&self, future: impl Future<Output = ()> + Send + 'static, patience: Duration) {
+        let background = self.clone();
+        let task = Arc::new(Task { future: Mutex::new(Some(Box::pin(future))), turn: Turn::default(), background });
+        let late = Arc::downgrade(&task);
+        self.run_at(self.now() + patience, move || {
+            if let Some(task) = late.upgrade() {
+                drop(lock(&task.future).take());
+            }
+        });
+        task.wake();
+    }
+
+    /// Runs `job` at `when` or soon after.
+    pub(crate) fn run_at(&self, when: Instant, job: impl FnOnce() + Send + 'static) {
+        // In a forked child nobody runs it, and the lock may be held for ever.
+        if self.0.is_ours() {
+            self.0.run_at(when, job);
+        }
     }
 }
 
 struct Task {
+    background: Background,
     future: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
     turn: Turn,
 }
@@ -60,22 +78,22 @@ impl Task {
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
         let task = Arc::clone(&self);
-        self.turn.take(move || {
+        self.turn.take(&self.background, move || {
             task.turn.begin();
             task.poll();
         });
     }
 }
 
-/// The right to one job on the service thread at a time.
+/// The right to one job on the service at a time.
 #[derive(Default)]
 pub(crate) struct Turn {
     is_taken: AtomicBool,
 }
 
 impl Turn {
-    /// Has the service thread run `job`, unless one waits already. The job calls [`begin`](Self::begin) first.
-    pub(crate) fn take(&self, job: impl FnOnce() + Send + 'static) {
+    /// Has the service run `job`, unless one waits already. The job calls [`begin`](Self::begin) first.
+    pub(crate) fn take(&self, background: &Background, job: impl FnOnce() + Send + 'static) {
         if self.is_taken.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -83,8 +101,8 @@ impl Turn {
             let _in_turn = InTurn::new();
             job();
         };
-        let now = Instant::now();
-        run_at(if IN_TURN.get() { now + BREATH } else { now }, job);
+        let now = background.now();
+        background.run_at(if IN_TURN.get() { now + BREATH } else { now }, job);
     }
 
     /// From here on another job can be taken.
@@ -117,13 +135,17 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(5);
 
+    fn background() -> Background {
+        Background(Service::of_process().expect("a thread"))
+    }
+
     #[test]
     fn a_future_is_polled_when_it_is_woken_until_it_ends() {
         let (done, heard) = mpsc::channel();
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let alive = Arc::new(());
         let held = Arc::clone(&alive);
-        run(
+        background().run(
             async move {
                 let _held = held;
                 done.send(receiver.await).expect("the test listens");
@@ -143,7 +165,7 @@ mod tests {
     #[test]
     fn what_always_wakes_itself_keeps_nobody_else_from_running() {
         let (polled, heard) = mpsc::channel();
-        run(
+        background().run(
             std::future::poll_fn(move |context| {
                 context.waker().wake_by_ref();
                 let _ = polled.send(Instant::now());

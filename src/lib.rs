@@ -87,12 +87,16 @@ mod clock;
 mod config;
 #[cfg(not(loom))]
 mod connection;
+// Of the connections, what is modelled.
 mod error;
 #[cfg(not(loom))]
 mod failpoint;
 #[cfg(all(any(test, feature = "internals"), not(loom)))]
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub, reason = "what is public is so for the fuzz targets"))]
 mod fuzzing;
+#[cfg(loom)]
+#[path = "connection/hand_over.rs"]
+mod hand_over;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;

@@ -1,6 +1,6 @@
 //! Connecting one after the other: zcmi's connections, and rdma_cm's with a queue pair and nothing else, in turn.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,10 +91,16 @@ fn accept_alone(id: &ConnectionId) {
     }
 }
 
-pub(crate) async fn client(arguments: &Arguments, address: &str) -> Value {
+/// The device's address in the URI of a listener.
+fn device(place: &str) -> IpAddr {
+    let socket = place.strip_prefix("rdma://").expect("connecting is measured over rdma only");
+    socket.parse::<SocketAddr>().expect("an address").ip()
+}
+
+pub(crate) async fn client(arguments: &Arguments, place: &str) -> Value {
     let server = Server::start();
     let (uri, port) = server.said.split_once(' ').expect("two addresses");
-    let peer = SocketAddr::new(address.parse().expect("an address"), port.parse().expect("a port"));
+    let peer = SocketAddr::new(device(place), port.parse().expect("a port"));
     let worker = Worker::new(arguments.config()).expect("valid settings");
     let connector = Connector::new(&worker);
     let (mut shared, mut ours, mut theirs) = (None, Vec::new(), Vec::new());
@@ -117,14 +123,14 @@ pub(crate) async fn client(arguments: &Arguments, address: &str) -> Value {
     json!({ "zcmi_us": ours, "rdma_cm_us": theirs, "ratio": ours / theirs })
 }
 
-pub(crate) async fn server(arguments: &Arguments, address: &str) -> Value {
+pub(crate) async fn server(arguments: &Arguments, place: &str) -> Value {
     let id = ConnectionId::create(&EventChannel::create().expect("a channel")).expect("an identifier");
-    id.bind(SocketAddr::new(address.parse().expect("an address"), 0)).expect("binds");
+    id.bind(SocketAddr::new(device(place), 0)).expect("binds");
     id.listen(64).expect("listens");
     let port = id.local_address().expect("an address").port();
     std::thread::spawn(move || accept_alone(&id));
     let worker = Worker::new(arguments.config()).expect("valid settings");
-    let listener = Listener::bind(&worker, &format!("rdma://{address}:0")).await.expect("listens");
+    let listener = Listener::bind(&worker, place).await.expect("listens");
     println!("{} {port}", listener.uri());
     loop {
         drop(listener.accept().await);

@@ -32,9 +32,9 @@ fn measured_drop(message: Message) {
     drop(black_box(message));
 }
 
-pub(crate) async fn run(arguments: &Arguments, address: &str) -> Value {
+pub(crate) async fn run(arguments: &Arguments, place: &str) -> Value {
     let worker = Worker::new(arguments.config()).expect("valid settings");
-    let listener = Listener::bind(&worker, &format!("rdma://{address}:0")).await.expect("listens");
+    let listener = Listener::bind(&worker, place).await.expect("listens");
     let uri = listener.uri();
     let connector = Connector::new(&worker);
     let (client, server) = tokio::join!(connector.connect(&uri), listener.accept());
@@ -50,17 +50,22 @@ pub(crate) async fn run(arguments: &Arguments, address: &str) -> Value {
     let (mut messages, mut late) = (0, 0);
     while messages < arguments.iterations {
         for (from, to) in [(&client, &server), (&server, &client)] {
-            let sent = measured_send(from, &payload);
-            assert!(matches!(sent, Poll::Ready(Ok(()))), "there is room");
+            for _ in 0..arguments.burst {
+                let sent = measured_send(from, &payload);
+                assert!(matches!(sent, Poll::Ready(Ok(()))), "there is room");
+            }
+            // What waits for other frames is posted meanwhile.
             std::thread::sleep(ON_ITS_WAY);
-            match measured_receive(to) {
-                Poll::Ready(message) => measured_drop(message.expect("receives")),
-                Poll::Pending => {
-                    late += 1;
-                    to.recv().await.expect("receives");
+            for _ in 0..arguments.burst {
+                match measured_receive(to) {
+                    Poll::Ready(message) => measured_drop(message.expect("receives")),
+                    Poll::Pending => {
+                        late += 1;
+                        to.recv().await.expect("receives");
+                    }
                 }
             }
-            messages += 1;
+            messages += arguments.burst;
         }
     }
     json!({ "messages": messages, "late": late })

@@ -8,9 +8,9 @@ use crate::{Arguments, live};
 /// Connections after which tables and caches have their size.
 const BEFORE: u32 = 16;
 
-pub(crate) async fn run(arguments: &Arguments, address: &str) -> Value {
+pub(crate) async fn run(arguments: &Arguments, place: &str) -> Value {
     let [clients, servers] = [(); 2].map(|()| Worker::new(arguments.config()).expect("valid settings"));
-    let listener = Listener::bind(&servers, &format!("rdma://{address}:0")).await.expect("listens");
+    let listener = Listener::bind(&servers, place).await.expect("listens");
     let (uri, connector) = (listener.uri(), Connector::new(&clients));
     let used = || (live::bytes(), Pool::global().statistics().in_use_bytes as isize);
     let mut pairs = Vec::with_capacity((BEFORE + arguments.iterations) as usize);

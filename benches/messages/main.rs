@@ -29,12 +29,18 @@ pub(crate) struct Arguments {
     /// Messages that are sent and not answered, at most.
     #[arg(long, default_value_t = 64)]
     depth: u32,
+    /// Messages that are sent before they are received, where instructions are counted.
+    #[arg(long, default_value_t = 1)]
+    burst: u32,
     /// A frame for each message.
     #[arg(long)]
     no_coalescing: bool,
     /// How both ends wait.
     #[arg(long, value_enum, default_value = "busy")]
     polling: Waiting,
+    /// What carries them; connecting is measured over rdma only.
+    #[arg(long, value_enum, default_value = "rdma")]
+    transport: Carrier,
     /// Seconds after which it gives up.
     #[arg(long, default_value_t = 60)]
     limit: u64,
@@ -65,7 +71,21 @@ enum Waiting {
     Event,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Carrier {
+    Rdma,
+    Tcp,
+}
+
 impl Arguments {
+    /// Where its server listens. None without the device that it takes.
+    fn place(&self) -> Option<String> {
+        match self.transport {
+            Carrier::Rdma => std::env::var("ZCMI_HOST1").ok().map(|address| format!("rdma://{address}:0")),
+            Carrier::Tcp => Some("tcp://127.0.0.1:0".to_owned()),
+        }
+    }
+
     fn config(&self) -> Config {
         let polling = match self.polling {
             Waiting::Adaptive => Config::default().polling,
@@ -80,7 +100,7 @@ impl Arguments {
 
 fn main() {
     let arguments = Arguments::parse();
-    let Some(address) = std::env::var("ZCMI_HOST1").ok() else {
+    let Some(place) = arguments.place() else {
         eprintln!("ZCMI_HOST1 is not set, the address of an RDMA device; soft-roce-setup/run gives one");
         return;
     };
@@ -93,12 +113,12 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let figures = runtime.block_on(async {
         match (arguments.measure, arguments.server) {
-            (Measure::Connect, false) => connect::client(&arguments, &address).await,
-            (Measure::Connect, true) => connect::server(&arguments, &address).await,
-            (Measure::Count, _) => count::run(&arguments, &address).await,
-            (Measure::Idle, _) => idle::run(&arguments, &address).await,
+            (Measure::Connect, false) => connect::client(&arguments, &place).await,
+            (Measure::Connect, true) => connect::server(&arguments, &place).await,
+            (Measure::Count, _) => count::run(&arguments, &place).await,
+            (Measure::Idle, _) => idle::run(&arguments, &place).await,
             (Measure::Rate, false) => rate::client(&arguments).await,
-            (Measure::Rate, true) => rate::server(&arguments, &address).await,
+            (Measure::Rate, true) => rate::server(&arguments, &place).await,
         }
     });
     if !figures.is_null() {

@@ -85,9 +85,9 @@ async fn long(arguments: &Arguments, connection: &Connection, messages: u32) -> 
     Ok(())
 }
 
-pub(crate) async fn server(arguments: &Arguments, address: &str) -> Value {
+pub(crate) async fn server(arguments: &Arguments, place: &str) -> Value {
     let worker = Worker::new(arguments.config()).expect("valid settings");
-    let listener = Listener::bind(&worker, &format!("rdma://{address}:0")).await.expect("listens");
+    let listener = Listener::bind(&worker, place).await.expect("listens");
     println!("{}", listener.uri());
     let connection = listener.accept().await.expect("accepts");
     let messages: u32 = rounds(arguments).iter().sum();

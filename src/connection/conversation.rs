@@ -235,7 +235,9 @@ impl Conversation {
     }
 
     fn take(&mut self, index: usize) -> Stored {
-        let Some(Entry { cost, ahead, state: State::Message(stored), .. }) = self.entries.remove(index) else {
+        // Mostly the first, behind which nothing has to be moved.
+        let entry = if index == 0 { self.entries.pop_front() } else { self.entries.remove(index) };
+        let Some(Entry { cost, ahead, state: State::Message(stored), .. }) = entry else {
             unreachable!("only messages are taken")
         };
         self.receive.release(cost);

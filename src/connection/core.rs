@@ -189,6 +189,16 @@ impl<Q: Queue> Core<Q> {
         Some(link)
     }
 
+    /// Whether there is something to be done when the lock is free.
+    pub(super) fn leaves_something(&self) -> bool {
+        let is_quiet = self.woken.is_empty()
+            && self.garbage.is_empty()
+            && self.ended.is_empty()
+            && self.broken.is_empty()
+            && self.to_deregister.is_empty();
+        !is_quiet
+    }
+
     /// Handles the completions that are there; answers whether there may be more at once.
     pub(super) fn progress(&mut self) -> Result<bool> {
         self.was_polled = true;
@@ -201,13 +211,15 @@ impl<Q: Queue> Core<Q> {
         let mut completions = std::mem::take(&mut self.completions);
         let polled = self.queue.poll(&mut completions);
         let had_completions = !completions.is_empty();
-        for completion in completions.drain(..) {
+        // Where they are: they are large.
+        for completion in &mut completions {
             let key = self.channels.get(completion.channel.0 as usize).copied().flatten();
             match key.filter(|key| self.link(*key).is_some()) {
                 Some(key) => self.dispatch_to(key, completion),
                 None => self.unclaimed(completion),
             }
         }
+        completions.clear();
         self.completions = completions;
         // After the batch, so that a request whose error says more comes first.
         while let Some(key) = self.flushed.pop() {
@@ -229,13 +241,9 @@ impl<Q: Queue> Core<Q> {
     }
 
     /// A completion of a link that is gone.
-    fn unclaimed(&mut self, completion: Completion) {
-        match completion.memory {
-            Some(memory) if completion.is_receive => {
-                if let Some(buffer) = memory.into_buffer() {
-                    self.recycle(buffer);
-                }
-            }
+    fn unclaimed(&mut self, completion: &mut Completion) {
+        match completion.memory.take() {
+            Some(memory) if completion.is_receive => self.recycle(memory),
             // It is lost, and another takes its place.
             None if completion.is_receive => {
                 if let Err(error) = self.post_missing() {
@@ -247,7 +255,7 @@ impl<Q: Queue> Core<Q> {
     }
 
     /// Handles a completion of a link, also of one whose channel is closed.
-    pub(super) fn dispatch_to(&mut self, key: LinkKey, mut completion: Completion) {
+    pub(super) fn dispatch_to(&mut self, key: LinkKey, completion: &mut Completion) {
         if completion.is_receive {
             return self.received(key, completion);
         }
@@ -291,7 +299,7 @@ impl<Q: Queue> Core<Q> {
             };
             self.operation_ended(key, token, memory, result);
         }
-        match completion.result {
+        match std::mem::replace(&mut completion.result, Ok(0)) {
             Ok(_) => self.touch(key),
             Err(Failure::Broken(error)) => self.fail(key, error),
             Err(Failure::Flushed) => self.was_flushed(key),
@@ -327,16 +335,17 @@ impl<Q: Queue> Core<Q> {
     }
 
     /// A receive has ended: what came in is handled, and the receive posted again.
-    fn received(&mut self, key: LinkKey, completion: Completion) {
-        let Completion { result, memory, immediate, .. } = completion;
-        let buffer = memory.and_then(Transfer::into_buffer);
-        match result {
-            Ok(bytes) => self.arrive(key, buffer.as_ref(), bytes as usize, immediate),
+    fn received(&mut self, key: LinkKey, completion: &mut Completion) {
+        match std::mem::replace(&mut completion.result, Ok(0)) {
+            Ok(bytes) => {
+                let buffer = completion.memory.as_ref().and_then(Transfer::buffer);
+                self.arrive(key, buffer, bytes as usize, completion.immediate);
+            }
             Err(Failure::Broken(error)) => self.fail(key, error),
             Err(Failure::Flushed) => self.was_flushed(key),
         }
-        if let Some(buffer) = buffer {
-            self.recycle(buffer);
+        if let Some(memory) = completion.memory.take() {
+            self.recycle(memory);
         }
     }
 

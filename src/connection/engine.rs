@@ -3,27 +3,21 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::core::{Core, LinkKey, ToDeregister};
+
 use super::idle::Idle;
 use super::link_grants::Phase;
 use super::liveness;
 use super::reactors::Reactors;
 use super::seats::Seats;
-use crate::config::{Config, Polling};
+use crate::config::Config;
 use crate::memory::{Domain, Epoch, Place, RegistrationCache, Revocation};
 use crate::service::Service;
 use crate::transport::{Device, Kind, Queue, Transport};
 use crate::{Error, ErrorKind, Result, failpoint};
-
-/// Polls between two looks at the clock, which may be a system call.
-const POLLS_PER_LOOK: u32 = 64;
-/// Polls that have found something before others get their turn.
-const ROUNDS: u32 = 16;
-/// How long a waiter polls that is busy, or kept busy, before it lets other tasks of its thread run.
-const BUSY_TURN: Duration = Duration::from_millis(1);
 
 /// How often the service thread looks after an engine that nobody drives.
 const TICK: Duration = Duration::from_millis(25);
@@ -243,134 +237,19 @@ impl<T: Transport> Engine<T> {
         result
     }
 
-    /// Polls until `attempt` is ready: at once, then for the time that the configuration gives, then when the device
-    /// says that something is there. `attempt` registers the waker that it is given.
-    pub(super) fn drive<R>(
-        self: &Arc<Self>,
-        context: &mut Context<'_>,
-        mut attempt: impl FnMut(&mut Core<T::Queue>, Option<&Waker>) -> Poll<R>,
-    ) -> Poll<R> {
-        let mut core = self.lock();
-        let budget = match self.config.polling {
-            // Time stands still meanwhile.
-            _ if self.service.clock().is_virtual() => Duration::ZERO,
-            Polling::Busy => BUSY_TURN,
-            // Polling here would keep those from running who wait on the same worker.
-            Polling::Adaptive { .. } if core.waiting > 0 => Duration::ZERO,
-            Polling::Adaptive { spin } => spin,
-            Polling::Event => Duration::ZERO,
-        };
-        let mut begun = None;
-        let (mut polls, mut rounds) = (0, 0);
-        let (mut kept_busy_since, mut is_kept_busy) = (None, false);
-        loop {
-            if let Poll::Ready(result) = attempt(&mut core, None) {
-                self.settle(core);
-                return Poll::Ready(result);
-            }
-            core.uncork();
-            if self.progress(&mut core) {
-                rounds += 1;
-                if rounds >= ROUNDS {
-                    rounds = 0;
-                    self.settle(core);
-                    core = self.lock();
-                    let now = self.now();
-                    if now.saturating_duration_since(*kept_busy_since.get_or_insert(now)) >= BUSY_TURN {
-                        is_kept_busy = true;
-                        break;
-                    }
-                }
-            } else {
-                (rounds, kept_busy_since) = (0, None);
-                polls += 1;
-                if polls >= POLLS_PER_LOOK || budget.is_zero() {
-                    polls = 0;
-                    let now = self.now();
-                    if now.saturating_duration_since(*begun.get_or_insert(now)) >= budget {
-                        break;
-                    }
-                }
-                self.settle(core);
-                std::hint::spin_loop();
-                core = self.lock();
-            }
-        }
-        if is_kept_busy || self.config.polling == Polling::Busy {
-            self.settle(core);
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        // Register, arm, poll once more: what comes later makes an event.
-        if let Poll::Ready(result) = attempt(&mut core, Some(context.waker())) {
-            self.settle(core);
-            return Poll::Ready(result);
-        }
-        self.arm(&mut core);
-        if let Poll::Ready(result) = attempt(&mut core, None) {
-            self.settle(core);
-            return Poll::Ready(result);
-        }
-        self.settle(core);
-        self.watch_events();
-        Poll::Pending
-    }
-
-    /// Handles completions once; a queue that cannot be polled any more breaks every connection on it.
-    pub(super) fn progress(&self, core: &mut Core<T::Queue>) -> bool {
-        core.progress().unwrap_or_else(|error| {
-            let error = error.with_device(&self.device);
-            core.fail_all(&error);
-            false
-        })
-    }
-
-    /// Handles all completions that there are; answers whether something happened. What peers do that completes nothing here can go on
-    /// without an end: of that there is a bit, and the descriptor that is armed says that there is more.
-    pub(super) fn run_dry(&self, core: &mut Core<T::Queue>) -> bool {
-        let (mut happened, mut without) = (false, 0);
-        while self.progress(core) {
-            happened = true;
-            if !core.had_completions {
-                without += 1;
-                if without >= ROUNDS {
-                    break;
-                }
-            }
-        }
-        happened
-    }
-
-    fn arm(&self, core: &mut Core<T::Queue>) {
-        if !core.armed {
-            match core.queue.request_notification() {
-                Ok(()) => core.armed = true,
-                Err(error) => core.fail_all(&error.with_device(&self.device)),
-            }
-        }
-        self.run_dry(core);
-    }
-
-    /// The event descriptor is readable.
-    pub(super) fn on_event(self: &Arc<Self>) {
-        let mut core = self.lock();
-        core.armed = false;
-        if let Err(error) = core.queue.drain_events() {
-            core.fail_all(&error.with_device(&self.device));
-        }
-        self.run_dry(&mut core);
-        if core.waiting > 0 {
-            self.arm(&mut core);
-        }
-        self.settle(core);
-    }
-
     pub(super) fn lock(&self) -> MutexGuard<'_, Core<T::Queue>> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the lock back, closes what broke and calls the wakers: they are foreign code.
-    pub(super) fn settle(self: &Arc<Self>, mut core: MutexGuard<'_, Core<T::Queue>>) {
+    #[inline]
+    pub(super) fn settle(self: &Arc<Self>, core: MutexGuard<'_, Core<T::Queue>>) {
+        if core.leaves_something() || self.is_tending_due.load(Ordering::Relaxed) || self.must_uncork_later(&core) {
+            self.settle_all(core);
+        }
+    }
+
+    fn settle_all(self: &Arc<Self>, mut core: MutexGuard<'_, Core<T::Queue>>) {
         if self.is_tending_due.load(Ordering::Relaxed) {
             self.is_tending_due.store(false, Ordering::Relaxed);
             self.tend(&mut core);
@@ -378,7 +257,9 @@ impl<T: Transport> Engine<T> {
         for grant in core.to_deregister.drain(..) {
             self.deregister_later(grant);
         }
-        self.uncork_later(&core);
+        if self.must_uncork_later(&core) {
+            self.uncork_later();
+        }
         // Before the lock is free: whoever sees the failure may at once queue the job that forgets the link.
         while let Some(key) = core.broken.pop() {
             self.close_later(key);
@@ -400,11 +281,13 @@ impl<T: Transport> Engine<T> {
         drop(core);
     }
 
-    /// Frames that wait for others go soon, though nobody waits for anything who would post them.
-    fn uncork_later(self: &Arc<Self>, core: &Core<T::Queue>) {
-        if core.corked.is_empty() || core.armed || self.is_uncorking.swap(true, Ordering::Relaxed) {
-            return;
-        }
+    /// Whether frames wait for others, nobody waits for anything who would post them, and the service thread does not know.
+    fn must_uncork_later(&self, core: &Core<T::Queue>) -> bool {
+        !core.corked.is_empty() && !core.armed && !self.is_uncorking.load(Ordering::Relaxed)
+    }
+
+    fn uncork_later(&self) {
+        self.is_uncorking.store(true, Ordering::Relaxed);
         if let Some(waker) = self.uncork.get() {
             self.service.wake_at(self.now() + CORKED, waker.clone());
         }
@@ -466,7 +349,7 @@ impl<T: Transport> Engine<T> {
         let flushed = destroy.map(|destroy| destroy()).unwrap_or_default();
         failpoint::reach("close.destroyed");
         self.with(|core| {
-            flushed.into_iter().for_each(|completion| core.dispatch_to(key, completion));
+            flushed.into_iter().for_each(|mut completion| core.dispatch_to(key, &mut completion));
         });
         self.end_grants(key);
     }

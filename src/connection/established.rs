@@ -12,6 +12,7 @@ use super::deadline::within;
 use super::engine::Engine;
 use super::link::Ending;
 use super::{Active, Channel, Message};
+use crate::service::Service;
 use crate::transport::{Capabilities, Transport};
 use crate::{Destination, Error, ErrorKind, Exposable, Failed, Result, failpoint};
 
@@ -46,6 +47,11 @@ pub(super) struct Inner<T: Transport> {
 }
 
 impl Connection {
+    /// Who does what its engine has to do in the background, and by whose clock.
+    pub(crate) fn service(&self) -> &Arc<Service> {
+        &self.0.engine.service
+    }
+
     /// The channel of this number, which is made if there is none. Channel 0 is what the connection's own methods use.
     ///
     /// # Errors

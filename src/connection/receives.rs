@@ -1,10 +1,10 @@
 //! The receives that the connections of an engine share: how many there are to be, and that they are posted.
 
 use super::core::{Core, FRAME, Garbage, LinkKey};
-use crate::memory::{Held, Pool, Transfer};
+use crate::memory::{Pool, Transfer};
 use crate::protocol::CONTROL_RECEIVES;
 use crate::transport::Queue;
-use crate::{Buffer, Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// Counts the receives of a queue that any of its connections may take. Each connection has a share of them, and all shares must be
 /// posted: a credit is a receive. There may be more: a posted receive cannot be taken back, so those of a connection that has
@@ -47,11 +47,11 @@ impl Receives {
 
 impl<Q: Queue> Core<Q> {
     /// Posts a receive again that is free, unless there are enough.
-    pub(super) fn recycle(&mut self, buffer: Buffer) {
+    pub(super) fn recycle(&mut self, memory: Transfer) {
         if !self.receives.is_short(self.queue.receive_room()) {
-            return self.garbage.push(Garbage::Memory(Held::Buffer(buffer)));
+            return self.garbage.push(Garbage::Memory(memory.into_held()));
         }
-        if let Err(error) = self.post_receive(buffer) {
+        if let Err(error) = self.post_receive(memory) {
             // Without it a peer's credit would name a receive that is not there.
             self.fail_all(&error);
         }
@@ -76,7 +76,8 @@ impl<Q: Queue> Core<Q> {
     pub(super) fn post_missing(&mut self) -> Result<()> {
         while self.receives.is_short(self.queue.receive_room()) {
             let buffer = Pool::with_global(|pool| pool.allocate(self.frame_size))?;
-            self.post_receive(buffer)?;
+            let length = buffer.len();
+            self.post_receive(Transfer::new(buffer, 0..length, &*self.domain)?)?;
         }
         Ok(())
     }
@@ -112,9 +113,7 @@ impl<Q: Queue> Core<Q> {
         Ok(())
     }
 
-    fn post_receive(&mut self, buffer: Buffer) -> Result<()> {
-        let length = buffer.len();
-        let memory = Transfer::new(buffer, 0..length, &*self.domain)?;
+    fn post_receive(&mut self, memory: Transfer) -> Result<()> {
         self.queue.post_receive(FRAME, memory).map_err(|refused| {
             self.garbage.extend(refused.memory.map(|memory| Garbage::Memory(memory.into_held())));
             refused.error.unwrap_or_else(|| Error::new(ErrorKind::ResourceExhausted, "post receive"))

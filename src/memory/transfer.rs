@@ -85,6 +85,14 @@ impl Transfer {
     }
 
     /// The buffer that it is, if it is one.
+    pub(crate) fn buffer(&self) -> Option<&Buffer> {
+        match &self.held {
+            Held::Buffer(buffer) => Some(buffer),
+            _ => None,
+        }
+    }
+
+    /// The buffer that it is, if it is one.
     pub(crate) fn into_buffer(self) -> Option<Buffer> {
         Buffer::release(self.held)
     }

@@ -2,25 +2,29 @@
 
 use std::time::Instant;
 
-use crate::background;
+use crate::background::Background;
 use crate::sync::lock;
 use crate::sync::locks::Mutex;
 
-/// Deadlines that nearly always pass unused cost a look at a number: the service thread is asked only for one that is
+/// Deadlines that nearly always pass unused cost a look at a number: the service is asked only for one that is
 /// earlier than what it was asked for before.
-#[derive(Default)]
 pub(super) struct Alarm {
+    background: Background,
     set: Mutex<Option<Instant>>,
 }
 
 impl Alarm {
-    /// Has the service thread call `ring` at `when`, unless it will be called before. It tells that it
+    pub(super) fn new(background: Background) -> Self {
+        Self { background, set: Mutex::default() }
+    }
+
+    /// Has the service call `ring` at `when`, unless it will be called before. It tells that it
     /// [has](Self::has_rung), and sets the alarm for what is next.
     pub(super) fn set(&self, when: Instant, ring: impl FnOnce() + Send + 'static) {
         let mut set = lock(&self.set);
         if set.is_none_or(|set| when < set) {
             *set = Some(when);
-            background::run_at(when, ring);
+            self.background.run_at(when, ring);
         }
     }
 

@@ -19,7 +19,7 @@ use super::calls::{Calls, GivenUp};
 use super::codec::{Codec, decode};
 use super::growing::Growing;
 use super::pump::Pump;
-use crate::background;
+use crate::background::Background;
 use crate::memory::Epoch;
 use crate::sync::lock;
 use crate::sync::locks::Mutex;
@@ -75,7 +75,14 @@ pub struct Client {
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CallOptions {
-    deadline: Option<Instant>,
+    limit: Option<Limit>,
+}
+
+/// Until when a call is waited for.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    At(Instant),
+    Within(Duration),
 }
 
 impl CallOptions {
@@ -83,24 +90,30 @@ impl CallOptions {
     /// itself.
     #[must_use]
     pub fn deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(deadline);
+        self.limit = Some(Limit::At(deadline));
         self
     }
 
-    /// As [`deadline`](Self::deadline), from now on.
+    /// As [`deadline`](Self::deadline), so long after the call has begun.
     #[must_use]
-    pub fn timeout(self, timeout: Duration) -> Self {
-        // One that lies beyond what the clock can tell is none.
-        Self { deadline: Instant::now().checked_add(timeout) }
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.limit = Some(Limit::Within(timeout));
+        self
     }
 }
 
 impl CallOptions {
-    /// The deadline that is set, or else that of `timeout`.
+    /// The limit that is set, or else that of `timeout`.
     pub(crate) fn or_timeout(self, timeout: Option<Duration>) -> Self {
-        match (self.deadline, timeout) {
-            (None, Some(timeout)) => self.timeout(timeout),
-            _ => self,
+        Self { limit: self.limit.or(timeout.map(Limit::Within)) }
+    }
+
+    /// The deadline of a call that begins now.
+    fn from(self, now: Instant) -> Option<Instant> {
+        match self.limit? {
+            Limit::At(deadline) => Some(deadline),
+            // One that lies beyond what the clock can tell is none.
+            Limit::Within(timeout) => now.checked_add(timeout),
         }
     }
 }
@@ -108,11 +121,13 @@ impl CallOptions {
 impl Client {
     /// A client on `channel`.
     pub fn new(channel: Channel) -> Self {
+        let background = Background::of(channel.connection());
         let shared = Arc::new_cyclic(|shared| Shared {
             pump: Mutex::new(Pump::new(channel.clone(), Waker::from(Arc::new(Bell(Weak::clone(shared)))))),
             channel,
             calls: Mutex::new(Calls::new()),
-            alarm: Alarm::default(),
+            alarm: Alarm::new(background.clone()),
+            background,
             is_awaited: AtomicBool::new(false),
             is_watched: AtomicBool::new(false),
             epoch: Epoch::current(),
@@ -161,11 +176,12 @@ impl Client {
         request: &Q,
         options: CallOptions,
     ) -> Result<R> {
+        let deadline = options.from(self.shared.background.now());
         let answered = async {
             let mut message = Growing::default();
             message.append(&[0; HEADER])?;
             message.append_value(codec, request, "call")?;
-            let response = self.exchange(message, options.deadline).await?;
+            let response = self.exchange(message, deadline).await?;
             decode(codec, response.get(HEADER..).unwrap_or_default(), "call")
         };
         answered.await.map_err(|error| error.with_peer(self.channel().connection().peer()))
@@ -181,7 +197,7 @@ impl Client {
                 return Poll::Ready(answer);
             }
             // Behind the registration: who rings the alarm wakes us.
-            let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let remaining = deadline.map(|deadline| deadline.saturating_duration_since(shared.background.now()));
             if remaining.is_some_and(|remaining| remaining.is_zero()) {
                 return Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "call").with_detail("no answer in time")));
             }
@@ -218,6 +234,7 @@ struct Shared {
     channel: Channel,
     calls: Mutex<Calls<Message>>,
     pump: Mutex<Pump>,
+    background: Background,
     alarm: Alarm,
     /// Whether the receiver was woken and has not received.
     is_awaited: AtomicBool,
@@ -270,7 +287,7 @@ impl Shared {
             return;
         }
         let shared = Arc::downgrade(self);
-        background::run_at(Instant::now() + LATE, move || {
+        self.background.run_at(self.background.now() + LATE, move || {
             let Some(shared) = shared.upgrade() else { return };
             shared.is_watched.store(false, Ordering::Release);
             if shared.is_awaited.load(Ordering::Acquire) {
@@ -288,7 +305,7 @@ impl Shared {
         self.alarm.set(when, move || {
             let Some(shared) = shared.upgrade() else { return };
             shared.alarm.has_rung();
-            let (woken, next) = lock(&shared.calls).overdue(Instant::now());
+            let (woken, next) = lock(&shared.calls).overdue(shared.background.now());
             if let Some(next) = next {
                 shared.set_alarm(next);
             }
@@ -301,7 +318,15 @@ impl Drop for Shared {
     fn drop(&mut self) {
         if self.epoch.is_current() {
             let channel = self.channel.clone();
-            background::run(async move { drop(channel.finish().await) }, LINGER);
+            let are_answers_due = lock(&self.calls).are_answers_due();
+            let farewell = async move {
+                let mut is_open = channel.finish().await.is_ok() && are_answers_due;
+                while is_open {
+                    // Answers to what was given up: unless somebody takes them, the server waits for room and does not end.
+                    is_open = channel.recv().await.is_ok();
+                }
+            };
+            self.background.run(farewell, LINGER);
         }
     }
 }
@@ -359,13 +384,17 @@ pub(super) fn say(channel: &Channel, frame: Frame, text: &str) {
     if let Err(error) = channel.try_send(&message)
         && error.kind() == ErrorKind::WouldBlock
     {
-        let channel = channel.clone();
-        background::run(async move { drop(channel.send(&message).await) }, LINGER);
+        let (background, channel) = (Background::of(channel.connection()), channel.clone());
+        background.run(async move { drop(channel.send(&message).await) }, LINGER);
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("channel", self.channel()).finish_non_exhaustive()
+        // Calls that are given up are open until the server has answered them.
+        let (open, unanswered) = lock(&self.shared.calls).count();
+        let mut fields = f.debug_struct("Client");
+        fields.field("open", &open).field("unanswered", &unanswered);
+        fields.field("channel", self.channel()).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,6 @@
 //! The calls of a client: which are open, who receives for all, who may send.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Deref;
 use std::task::Waker;
 use std::time::Instant;
@@ -14,7 +14,8 @@ pub(super) const FIRST_WINDOW: usize = 16;
 
 /// All under the client's lock. It sends and receives nothing. `M` is a message.
 pub(super) struct Calls<M> {
-    open: HashMap<u64, Call<M>>,
+    /// By number: who is woken first is no accident.
+    open: BTreeMap<u64, Call<M>>,
     /// Calls that wait until they may send, in order. Some may be gone.
     queue: VecDeque<u64>,
     last: u64,
@@ -56,7 +57,7 @@ pub(super) enum GivenUp {
 impl<M: Deref<Target = [u8]>> Calls<M> {
     pub(super) fn new() -> Self {
         Self {
-            open: HashMap::new(),
+            open: BTreeMap::new(),
             queue: VecDeque::new(),
             last: 0,
             window: FIRST_WINDOW,
@@ -114,15 +115,19 @@ impl<M: Deref<Target = [u8]>> Calls<M> {
 
     /// The receiver has not come though it was woken: somebody else is to receive. Answers whom to wake.
     pub(super) fn replace_receiver(&mut self) -> Option<Waker> {
-        let late = self.receiver.take();
-        self.successor(late)
+        let late = self.receiver;
+        self.hand_over(late)
     }
 
-    fn successor(&self, but: Option<u64>) -> Option<Waker> {
+    /// Makes another the receiver at once: should it be given up before it is polled, it hands over in its turn. Those who have
+    /// no waker will be polled, and the first becomes it if nobody is.
+    fn hand_over(&mut self, from: Option<u64>) -> Option<Waker> {
         let waits = |(id, call): (&u64, &Call<M>)| {
-            if Some(*id) == but || call.answer.is_some() { None } else { call.waker.clone() }
+            if Some(*id) == from || call.answer.is_some() { None } else { Some((*id, call.waker.clone()?)) }
         };
-        self.open.iter().find_map(waits)
+        let (receiver, waker) = self.open.iter().find_map(waits).unzip();
+        self.receiver = receiver;
+        waker
     }
 
     /// Whether several wait, so that one which is never polled may keep others from being answered.
@@ -130,12 +135,21 @@ impl<M: Deref<Target = [u8]>> Calls<M> {
         self.open.len() > 1
     }
 
+    /// How many there are, given up or not, and for how many the server is, or will be, asked for an answer.
+    pub(super) fn count(&self) -> (usize, usize) {
+        (self.open.len(), self.unanswered)
+    }
+
+    /// Whether the server has calls that it will still answer.
+    pub(super) fn are_answers_due(&self) -> bool {
+        self.unanswered > 0 && self.ended.is_none()
+    }
+
     /// The call's future is gone. Answers what has to be done, and whom to wake.
     pub(super) fn give_up(&mut self, id: u64) -> (GivenUp, Vec<Waker>) {
         let mut woken = Vec::new();
         if self.receiver == Some(id) {
-            self.receiver = None;
-            woken.extend(self.successor(Some(id)));
+            woken.extend(self.hand_over(Some(id)));
         }
         let Some(call) = self.open.get_mut(&id) else { return (GivenUp::Nothing, woken) };
         let has_ended = self.ended.is_some();
@@ -405,6 +419,19 @@ mod tests {
         assert_eq!((woken.len(), next), (0, Some(soon)));
         let (woken, next) = calls.overdue(soon);
         assert_eq!((woken.len(), next), (1, Some(late)));
+    }
+
+    #[test]
+    fn of_those_that_are_given_up_together_one_that_remains_receives() {
+        let mut calls = TestCalls::new();
+        let [(first, ..), (second, ..), (third, count, _)] = [open(&mut calls), open(&mut calls), open(&mut calls)];
+        assert!(calls.is_receiver(first));
+        for id in [first, second] {
+            // It is not polled in between, though it was woken to receive.
+            calls.give_up(id).1.into_iter().for_each(Waker::wake);
+        }
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(calls.is_receiver(third) && calls.receiver().is_some());
     }
 
     #[test]

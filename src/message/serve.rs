@@ -24,7 +24,7 @@ use super::codec::{Codec, decode};
 use super::growing::Growing;
 use super::handling::{Handling, Outcome};
 use super::taken::Taken;
-use crate::background;
+use crate::background::Background;
 use crate::memory::Epoch;
 use crate::{Buffer, Channel, Error, ErrorKind, Message, Result};
 
@@ -64,7 +64,7 @@ const TURN: usize = 64;
 /// Whatever ended the connection, unless the client has closed it. [`Protocol`](ErrorKind::Protocol) if the peer sends
 /// what no client does: the connection lives on.
 #[cfg(feature = "bincode")]
-pub async fn serve<Q, R, E, H, F>(channel: Channel, limit: usize, handler: H) -> Result<()>
+pub fn serve<Q, R, E, H, F>(channel: Channel, limit: usize, handler: H) -> impl Future<Output = Result<()>>
 where
     Q: DeserializeOwned,
     R: Serialize,
@@ -72,14 +72,19 @@ where
     H: Fn(Q) -> F,
     F: Future<Output = std::result::Result<R, E>>,
 {
-    serve_with(channel, Bincode::default(), limit, handler).await
+    serve_with(channel, Bincode::default(), limit, handler)
 }
 
 /// As [`serve`], with a codec of one's own.
 ///
 /// # Errors
 /// As [`serve`].
-pub async fn serve_with<Q, R, E, H, F>(channel: Channel, codec: impl Codec, limit: usize, handler: H) -> Result<()>
+pub fn serve_with<Q, R, E, H, F>(
+    channel: Channel,
+    codec: impl Codec,
+    limit: usize,
+    handler: H,
+) -> impl Future<Output = Result<()>>
 where
     Q: DeserializeOwned,
     R: Serialize,
@@ -87,9 +92,23 @@ where
     H: Fn(Q) -> F,
     F: Future<Output = std::result::Result<R, E>>,
 {
-    let mut farewell = Farewell { channel: &channel, text: Some(String::new()), epoch: Epoch::current() };
+    // The client is to hear that nobody serves it also from a future that is never polled.
+    let farewell = Farewell { channel, text: Some(String::new()), epoch: Epoch::current() };
+    serve_until(farewell, codec, limit, handler)
+}
+
+async fn serve_until<Q, R, E, H, F>(mut farewell: Farewell, codec: impl Codec, limit: usize, handler: H) -> Result<()>
+where
+    Q: DeserializeOwned,
+    R: Serialize,
+    E: Into<ApplicationError>,
+    H: Fn(Q) -> F,
+    F: Future<Output = std::result::Result<R, E>>,
+{
+    let channel = farewell.channel.clone();
     let bell = Arc::new(Bell::default());
-    let alarm = Alarm::default();
+    let background = Background::of(channel.connection());
+    let alarm = Alarm::new(background.clone());
     let mut taken = Taken::new(limit);
     let mut working = FuturesUnordered::new();
     let mut receiving = pin!(None);
@@ -101,7 +120,7 @@ where
         bell.waker.register(context.waker());
         if bell.has_rung.swap(false, Ordering::AcqRel) {
             alarm.has_rung();
-            let (overdue, next) = taken.time_out(Instant::now());
+            let (overdue, next) = taken.time_out(background.now());
             for id in overdue {
                 working.push(work(&channel, &codec, id, Work::refuse(Refusal::OutOfTime)));
             }
@@ -134,7 +153,7 @@ where
                 if channel.connection().ending().is_some() {
                     return Poll::Ready(Ok(()));
                 }
-                bell.set(&alarm, Instant::now() + LOOK);
+                bell.set(&alarm, background.now() + LOOK);
             } else if working.len() + taken.waiting() <= taken.window() {
                 // A client that keeps to the window can only cancel now, which must be heard.
                 if receiving.is_none() {
@@ -146,11 +165,13 @@ where
                     receiving.set(None);
                     has_gone_on = true;
                     match received {
-                        Ok(message) => match take(&mut taken, &codec, &message, |when| bell.set(&alarm, when)) {
-                            Ok(None) => {}
-                            Ok(Some((id, refusal))) => working.push(work(&channel, &codec, id, refusal)),
-                            Err(error) => return Poll::Ready(Err(error)),
-                        },
+                        Ok(message) => {
+                            match take(&mut taken, &codec, &message, &background, |when| bell.set(&alarm, when)) {
+                                Ok(None) => {}
+                                Ok(Some((id, refusal))) => working.push(work(&channel, &codec, id, refusal)),
+                                Err(error) => return Poll::Ready(Err(error)),
+                            }
+                        }
                         Err(error) if error.kind() == ErrorKind::PeerClosed => is_open = false,
                         Err(error) => return Poll::Ready(Err(error.within("serve"))),
                     }
@@ -167,7 +188,7 @@ where
     farewell.text = served.as_ref().err().map(ToString::to_string);
     if served.is_ok() {
         let channel = channel.clone();
-        background::run(async move { drop(channel.finish().await) }, LINGER);
+        background.run(async move { drop(channel.finish().await) }, LINGER);
     }
     served.map_err(|error| error.with_peer(channel.connection().peer()))
 }
@@ -177,6 +198,7 @@ fn take<Q: DeserializeOwned, F>(
     taken: &mut Taken<Q>,
     codec: &impl Codec,
     message: &Message,
+    background: &Background,
     set_alarm: impl FnOnce(Instant),
 ) -> Result<Option<(u64, Work<F>)>> {
     let protocol = |reason: &str| Error::new(ErrorKind::Protocol, "serve").with_detail(reason);
@@ -184,7 +206,7 @@ fn take<Q: DeserializeOwned, F>(
     let id = frame.call;
     match frame.kind {
         Kind::Request { remaining } => {
-            let deadline = (remaining > 0).then(|| Instant::now() + Duration::from_millis(remaining.into()));
+            let deadline = (remaining > 0).then(|| background.now() + Duration::from_millis(remaining.into()));
             if !taken.insert(id, deadline) {
                 return Err(protocol(&format!("call {id} twice")));
             }
@@ -288,16 +310,16 @@ impl Bell {
 }
 
 /// Tells the client when the server stops, unless the client has stopped before.
-struct Farewell<'a> {
-    channel: &'a Channel,
+struct Farewell {
+    channel: Channel,
     text: Option<String>,
     epoch: Epoch,
 }
 
-impl Drop for Farewell<'_> {
+impl Drop for Farewell {
     fn drop(&mut self) {
         if let Some(text) = self.text.take().filter(|_| self.epoch.is_current()) {
-            say(self.channel, Frame { kind: Kind::Gone, call: 0 }, &text);
+            say(&self.channel, Frame { kind: Kind::Gone, call: 0 }, &text);
         }
     }
 }

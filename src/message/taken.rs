@@ -1,6 +1,6 @@
 //! The calls that a server has taken: which wait, which are handled, which are being answered.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use super::handling::Stop;
 pub(super) struct Taken<Q> {
     limit: usize,
     /// Calls that are not answered yet.
-    calls: HashMap<u64, Call>,
+    calls: BTreeMap<u64, Call>,
     queue: VecDeque<(u64, Q)>,
     handled: usize,
 }
@@ -24,7 +24,7 @@ struct Call {
 impl<Q> Taken<Q> {
     /// Handles up to `limit` at once.
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit: limit.max(1), calls: HashMap::new(), queue: VecDeque::new(), handled: 0 }
+        Self { limit: limit.max(1), calls: BTreeMap::new(), queue: VecDeque::new(), handled: 0 }
     }
 
     /// Calls that a client may have open: so many are handled, and at least as many wait, so that there is always one

@@ -157,7 +157,7 @@ impl Service {
     }
 
     /// Whether this process made it.
-    fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         match &self.runner {
             Runner::Thread(thread) => thread.is_ours(),
             #[cfg(any(test, feature = "internals"))]

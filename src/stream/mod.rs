@@ -15,8 +15,8 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use self::reader::Reader;
 use self::writer::Writer;
+use crate::Channel;
 use crate::memory::Epoch;
-use crate::{Channel, background};
 
 /// How long what was written is still sent after the stream was dropped.
 const LINGER: Duration = Duration::from_secs(2);
@@ -169,7 +169,8 @@ impl Drop for Stream {
             let writer = Arc::clone(&self.writer);
             let stops = !self.reader.is_at_end();
             let last = Last(Arc::clone(&writer));
-            background::run(
+            let background = writer.background().clone();
+            background.run(
                 async move {
                     let _last = last;
                     writer.finish(stops).await;

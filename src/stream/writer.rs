@@ -7,10 +7,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::chunk::{Chunk, HEADER};
-use crate::background::{self, Turn};
+use crate::background::{Background, Turn};
 use crate::message::Growing;
 use crate::sync::lock;
 use crate::sync::locks::Mutex;
@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_millis(5);
 /// Nobody needs to wait for what is on its way: if no task does, the service thread goes on with it.
 pub(super) struct Writer {
     channel: Channel,
+    background: Background,
     state: Mutex<State>,
     /// The task that waits for room, or for the end.
     waiter: Mutex<Option<Waker>>,
@@ -59,6 +60,7 @@ impl Writer {
             failure: None,
         };
         Arc::new(Self {
+            background: Background::of(channel.connection()),
             channel,
             state: Mutex::new(state),
             waiter: Mutex::default(),
@@ -69,6 +71,10 @@ impl Writer {
 
     pub(super) fn channel(&self) -> &Channel {
         &self.channel
+    }
+
+    pub(super) fn background(&self) -> &Background {
+        &self.background
     }
 
     /// Takes bytes, as many as fit into one message.
@@ -284,7 +290,7 @@ impl Writer {
             return;
         }
         let writer = Arc::downgrade(self);
-        background::run_at(Instant::now() + PATIENCE, move || {
+        self.background.run_at(self.background.now() + PATIENCE, move || {
             if let Some(writer) = writer.upgrade() {
                 writer.is_timer_set.store(false, Ordering::Release);
                 writer.look_after();
@@ -346,7 +352,7 @@ impl Wake for Writer {
             return self.set_timer();
         }
         let writer = Arc::clone(self);
-        self.turn.take(move || {
+        self.turn.take(&self.background, move || {
             writer.turn.begin();
             writer.look_after();
         });

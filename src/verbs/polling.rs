@@ -13,11 +13,16 @@ impl<B: InFlight> OwningQueue<B> {
     /// # Errors
     /// Fails if the queue was overrun or the device is gone.
     pub fn poll(&mut self, done: &mut Vec<Completed<B>>) -> Result<usize> {
+        self.poll_each(|completed| done.push(completed))
+    }
+
+    /// As [`poll`](Self::poll), for who has another place for each than a vector.
+    pub(crate) fn poll_each(&mut self, mut done: impl FnMut(Completed<B>)) -> Result<usize> {
         if !self.unposted.is_empty() {
             for (index, errno) in std::mem::take(&mut self.unposted) {
                 let status = CompletionStatus::NotPosted;
                 let error = CompletionError { status, vendor_error: errno.unsigned_abs() };
-                done.push(failed(&mut self.table, index, error));
+                done(failed(&mut self.table, index, error));
             }
         }
         self.room.before_poll();
@@ -33,7 +38,7 @@ impl<B: InFlight> OwningQueue<B> {
                 let Some(shared) = &mut self.shared else { continue };
                 let key = shared.completed(number, owner, &mut self.room);
                 let operation = self.table.leave(last);
-                done.push(Completed::new(operation, key, true, completion.result(), completion.arrival()));
+                done(Completed::new(operation, key, true, completion.result(), completion.arrival()));
                 continue;
             }
             let (Owner::Sends(pair_index) | Owner::Receives(pair_index)) = owner else { continue };
@@ -54,7 +59,7 @@ impl<B: InFlight> OwningQueue<B> {
                     // A send request behind which another completed has succeeded: failures always complete.
                     (false, _) => (Ok(0), Arrival::default()),
                 };
-                done.push(Completed::new(operation, QueuePairKey::from_index(pair_index), is_receive, result, arrival));
+                done(Completed::new(operation, QueuePairKey::from_index(pair_index), is_receive, result, arrival));
                 if is_last {
                     break;
                 }

@@ -1,8 +1,9 @@
 //! Receives that all queue pairs of an owning queue share.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use super::completion_room::CompletionRoom;
 use super::operation_table::{Operation, OperationTable, Owner};
@@ -29,7 +30,7 @@ pub(super) struct Shared<B> {
     /// Makes of the table what the queue can keep.
     pack: fn(OperationTable<B>) -> Box<dyn Any + Send>,
     /// Completions name a queue pair only by number.
-    pairs: HashMap<u32, u32>,
+    pairs: FxHashMap<u32, u32>,
 }
 
 impl<B: InFlight> OwningQueue<B> {
@@ -59,7 +60,7 @@ impl<B: InFlight> OwningQueue<B> {
             latest: u32::MAX,
             latest_before: u32::MAX,
             pack: |table| Box::new(table),
-            pairs: HashMap::new(),
+            pairs: FxHashMap::default(),
         });
         Ok(this)
     }

@@ -52,6 +52,16 @@ fn dropping_a_call_drops_its_handler_and_lets_the_next_go_on() {
 }
 
 #[test]
+fn the_client_of_a_server_that_is_dropped_before_it_is_polled_hears_of_it() {
+    on_device(|address| async move {
+        let (near, far, _connections) = channels(&worker(), &address).await;
+        drop(serve(far, 1, async |text: String| Ok::<_, String>(text)));
+        let gone = soon(client(near).call::<_, String>("anybody?")).await.expect_err("nobody serves");
+        assert_eq!(gone.kind(), ErrorKind::PeerClosed, "{gone}");
+    });
+}
+
+#[test]
 fn a_call_that_is_given_up_before_it_begins_is_not_begun() {
     on_device(|address| async move {
         let (near, far, _connections) = channels(&worker(), &address).await;

@@ -248,6 +248,7 @@ impl Fuzzed {
         let (operation, memory) = (Operation::Write { address, key }, Some(self.buffer(8)));
         let wanted = Wanted { operation, memory, grant: Some(grant), fence: false };
         if let Ok(started) = self.core.start(self.key, wanted, true) {
+            self.model.writes(grant);
             // Whoever waits goes at once.
             let (_, unwanted) = self.core.operations.detach(started);
             drop(unwanted);

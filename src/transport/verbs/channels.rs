@@ -149,20 +149,20 @@ impl Queue for Channels {
     #[inline]
     fn poll(&mut self, done: &mut Vec<Completion>) -> Result<bool> {
         self.failures.find(|channel| has_failed(&self.queue, channel));
-        let polled = self.queue.poll(&mut self.completed);
-        // Also when the poll failed: what was not posted is among them.
-        if !self.completed.is_empty() {
-            for mut completed in self.completed.drain(..) {
-                if let Some(window) = completed.window.take() {
-                    let channel = ChannelKey(completed.queue_pair.index());
-                    self.windows.completed(channel, completed.token, window, completed.result.is_ok());
-                }
-                if completed.result.is_ok() {
-                    self.failures.heard(ChannelKey(completed.queue_pair.index()));
-                }
-                done.push(completion(completed));
+        let Self { queue, windows, failures, completed: kept, .. } = self;
+        let mut take = |mut completed: Completed<Transfer>| {
+            let channel = ChannelKey(completed.queue_pair.index());
+            if let Some(window) = completed.window.take() {
+                windows.completed(channel, completed.token, window, completed.result.is_ok());
             }
-        }
+            if completed.result.is_ok() {
+                failures.heard(channel);
+            }
+            done.push(completion(completed));
+        };
+        kept.drain(..).for_each(&mut take);
+        // Also when the poll fails it tells what was not posted.
+        let polled = queue.poll_each(take);
         // Behind all that came before: that may say more.
         if polled.as_ref().is_ok_and(|polled| *polled < POLL_BATCH) {
             self.failures.tell(done);

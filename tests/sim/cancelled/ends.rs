@@ -45,11 +45,24 @@ pub(super) fn config() -> Config {
 
 /// Runs rounds, each with its number, and sees to it that the connection is none the worse for them.
 pub(super) fn world(executor: &mut Executor, cut: Cut, round: fn(Ends, u64) -> Boxed<Round>) -> Rc<Cell<u64>> {
+    world_on(executor, cut, Ends::clone, round, |_| Box::pin(std::future::ready(())))
+}
+
+/// The same for what is built on the connection once for all rounds, and ends after them.
+pub(super) fn world_on<S: Clone + 'static>(
+    executor: &mut Executor,
+    cut: Cut,
+    build: fn(&Ends) -> S,
+    round: fn(S, u64) -> Boxed<Round>,
+    end: fn(S) -> Boxed,
+) -> Rc<Cell<u64>> {
     in_world(executor, move |ends, dropped| async move {
+        let built = build(&ends);
         for number in 0..ROUNDS {
-            let round = round(ends.clone(), number).await;
+            let round = round(built.clone(), number).await;
             dropped.set(dropped.get() + u64::from(round.run(cut).await));
         }
+        end(built).await;
         ends.carry().await;
         let Ends { near, far } = ends;
         let (closed, ended) = tokio::join!(near.connection.close(), far.connection.recv());

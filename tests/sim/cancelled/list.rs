@@ -9,18 +9,9 @@ const ELSEWHERE: &[&str] = &["blocking", "verbs", "transport", "sync", "service"
 
 /// What the simulation cannot have, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
-    ("Client::call", TIMERS),
-    ("Client::call_timeout", TIMERS),
-    ("Client::call_with", TIMERS),
     ("ExposedDmaBuf::grant", "the simulation has no dma-bufs"),
     ("ExposedDmaBuf::into_file", "the simulation has no dma-bufs"),
-    ("Stream as AsyncBufRead", TIMERS),
-    ("Stream as AsyncRead", TIMERS),
-    ("Stream as AsyncWrite", TIMERS),
-    ("serve", TIMERS),
-    ("serve_with", TIMERS),
 ];
-const TIMERS: &str = "its timers are the process' own";
 
 /// Every future that the source makes public must be among `covered`, or left out for a reason; answers those.
 pub(super) fn check(covered: &BTreeSet<&str>) -> Result<Vec<String>, String> {
@@ -52,8 +43,9 @@ fn look_into(directory: &Path, found: &mut BTreeSet<String>) {
 /// Public functions that are `async` or answer a future, by the type whose they are, and public types that are futures.
 fn look_at(source: &str, found: &mut BTreeSet<String>) {
     let mut of = String::new();
-    let public: BTreeSet<_> = source.lines().filter_map(|line| name_behind(line, "pub struct ")).collect();
-    for line in source.lines() {
+    let lines: Vec<_> = source.lines().collect();
+    let public: BTreeSet<_> = lines.iter().filter_map(|line| name_behind(line, "pub struct ")).collect();
+    for (place, line) in lines.iter().enumerate() {
         if let Some(what) = line.strip_prefix("impl") {
             let (of_trait, of_type) = header(what);
             let is_future = ["Future", "IntoFuture"].contains(&of_trait);
@@ -65,11 +57,15 @@ fn look_at(source: &str, found: &mut BTreeSet<String>) {
             }
             of_type.clone_into(&mut of);
         }
-        let is_public_future = |line: &str| line.contains("-> impl Future") || line.contains("-> impl IntoFuture");
-        let method = name_behind(line, "    pub async fn ")
-            .or_else(|| name_behind(line, "    pub fn ").filter(|_| is_public_future(line)));
-        let function = name_behind(line, "pub async fn ")
-            .or_else(|| name_behind(line, "pub fn ").filter(|_| is_public_future(line)));
+        let answers_future = |_: &&str| {
+            // What it answers may stand in a later line.
+            let answers = lines[place..].iter().find(|line| line.contains("-> ") || line.ends_with('{'));
+            answers.is_some_and(|line| line.contains("-> impl Future") || line.contains("-> impl IntoFuture"))
+        };
+        let method =
+            name_behind(line, "    pub async fn ").or_else(|| name_behind(line, "    pub fn ").filter(answers_future));
+        let function =
+            name_behind(line, "pub async fn ").or_else(|| name_behind(line, "pub fn ").filter(answers_future));
         found.extend(method.map(|method| format!("{of}::{method}")));
         found.extend(function.map(str::to_owned));
     }

@@ -1,11 +1,14 @@
 //! Every public future dropped at every point where it waits: the connection goes on, and nothing is left of it.
 
+mod calls;
 mod ends;
 mod grants;
 mod list;
 mod messages;
 mod one_sided;
+mod serving;
 mod set_up;
+mod streams;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -37,7 +40,9 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    [messages::CASES, one_sided::CASES, grants::CASES, set_up::CASES].into_iter().flatten().copied().collect()
+    let all =
+        [messages::CASES, one_sided::CASES, grants::CASES, set_up::CASES, calls::CASES, serving::CASES, streams::CASES];
+    all.into_iter().flatten().copied().collect()
 }
 
 impl Clone for Case {

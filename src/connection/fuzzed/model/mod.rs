@@ -3,7 +3,7 @@
 mod arrivals;
 mod departures;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use crate::Config;
 use crate::protocol::{GrantId, Handshake, MOST_CREDITS, Scope};
@@ -41,6 +41,8 @@ pub(super) struct Model {
     /// Generations of the peer's slots that are good.
     good_from: HashMap<(Scope, u32), u64>,
     in_use: HashMap<GrantId, u32>,
+    /// Grants of the peer that the application has written to.
+    written: HashSet<GrantId>,
     /// Requests to let go: the peer's and ours, and what is left of each.
     asked_us: Vec<(u32, Vec<GrantId>)>,
     asked_them: Vec<(u32, Vec<GrantId>)>,
@@ -104,6 +106,7 @@ impl Model {
             offers: HashMap::new(),
             good_from: HashMap::new(),
             in_use: HashMap::new(),
+            written: HashSet::new(),
             asked_us: Vec::new(),
             asked_them: Vec::new(),
             offered: Vec::new(),
@@ -171,6 +174,11 @@ impl Model {
         assert!(waiting.is_claimed, "a message of somebody else");
         channel.taken += waiting.cost;
         waiting.is(bytes);
+    }
+
+    /// The application writes to a grant of the peer.
+    pub(super) fn writes(&mut self, id: GrantId) {
+        self.written.insert(id);
     }
 
     /// A grant is offered to the peer.
