@@ -187,7 +187,7 @@ impl Error {
         Some(match self.0.kind {
             ErrorKind::AddressInUse => "another process listens there; choose another port, or port 0",
             ErrorKind::AddressInvalid => {
-                "write rdma://HOST:PORT, tcp://HOST:PORT, shm://NAME or shm:///PATH; to listen, HOST is an address of this host (see \
+                "write auto://HOST:PORT, rdma://HOST:PORT, tcp://HOST:PORT, shm://NAME or shm:///PATH; to listen, HOST is an address of this host (see \
                  `ip address`), with rdma:// of an RDMA device (see `rdma link`)"
             }
             ErrorKind::ConnectionRefused => "start the peer first, and check the port",

@@ -1,6 +1,6 @@
 //! Zero-copy messaging over RDMA: programs exchange messages and handles to memory, and read and write
 //! each other's memory directly. The same programs run over TCP where there is no RDMA device, `tcp://HOST:PORT`, and
-//! through shared memory of one host, `shm://NAME`.
+//! through shared memory of one host, `shm://NAME`; `auto://HOST:PORT` takes the best that leads to the peer.
 //!
 //! ```no_run
 //! use zcmi::{Access, Buffer, Config, Connector, Listener, RemoteBuffer, Worker};
@@ -112,7 +112,7 @@ mod transport;
 #[allow(unsafe_code, reason = "the FFI layer; each block carries its proof")]
 pub mod verbs;
 
-pub use config::{Config, ConfigBuilder, Polling};
+pub use config::{Config, ConfigBuilder, Polling, TransportChoice};
 #[cfg(not(loom))]
 pub use connection::{
     Answer, AtomicOperation, Batch, Channel, ConnectRequest, Connection, Connector, Fenced, Listener, Message,

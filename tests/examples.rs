@@ -182,7 +182,7 @@ fn zcmi_sees_a_device() -> bool {
 
 /// What the examples use: the device if there is one.
 fn transport() -> &'static str {
-    if zcmi_sees_a_device() { "verbs" } else { "tcp" }
+    if zcmi_sees_a_device() { "verbs" } else { "shm" }
 }
 
 fn scheme() -> &'static str {
@@ -191,7 +191,11 @@ fn scheme() -> &'static str {
 
 /// What an example says first if it was not told where to run.
 fn said_before() -> &'static str {
-    if zcmi_sees_a_device() { "" } else { "there is no RDMA device to use: over TCP on this host\n" }
+    if zcmi_sees_a_device() {
+        ""
+    } else {
+        "there is no RDMA device to use\nover shm, not verbs: the peer does not offer it\n"
+    }
 }
 
 /// The device's address, or this host's.

@@ -9,12 +9,12 @@ use zcmi::verbs::{Context, Device, PortState};
 const DEFAULT_PORT: u16 = 7470;
 
 /// What an address without a scheme is for.
-const DEFAULT_SCHEME: &str = if cfg!(feature = "verbs") { "rdma" } else { "tcp" };
+const DEFAULT_SCHEME: &str = "auto";
 
 /// Adds the scheme and the port to an address that lacks them; an IPv6 address may come without brackets.
 pub(crate) fn complete(address: &str) -> String {
     let (scheme, rest) = address.split_once("://").unwrap_or((DEFAULT_SCHEME, address));
-    if !matches!(scheme, "rdma" | "tcp") {
+    if !matches!(scheme, "auto" | "rdma" | "tcp") {
         return address.to_owned();
     }
     if let Ok(ip) = rest.parse::<IpAddr>() {
@@ -58,15 +58,15 @@ fn any_port(uri: &str, ip: IpAddr) -> String {
 }
 
 /// An address, any port, for two processes of this host: `ZCMI_HOST1` if set, else what the GIDs of an RDMA device say, else the
-/// loopback address over TCP.
+/// loopback address by whichever way there is.
 pub(crate) fn of_host() -> String {
     match std::env::var("ZCMI_HOST1") {
         Ok(host) if !host.is_empty() => with_place(&complete(&host), "0"),
         _ => match device_address() {
             Some(ip) => any_port("rdma://", ip),
             None => {
-                super::say(format_args!("there is no RDMA device to use: over TCP on this host"));
-                any_port("tcp://", [127, 0, 0, 1].into())
+                super::say(format_args!("there is no RDMA device to use"));
+                any_port("auto://", [127, 0, 0, 1].into())
             }
         },
     }

@@ -8,14 +8,14 @@ use clap::{Args, ValueEnum};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Ends")]
 pub(crate) struct Ends {
-    /// Be the server: serve client after client, one at a time, until interrupted. With rdma://, HOST
-    /// is an address of an RDMA device, or 0.0.0.0; tcp:// needs none. Default port 7470. Or shm://NAME, for processes of
-    /// this host
+    /// Be the server: serve client after client, one at a time, until interrupted. auto:// is by all ways that there are;
+    /// with rdma://, HOST is an address of an RDMA device, or 0.0.0.0; tcp:// needs none. Default port 7470. Or shm://NAME,
+    /// for processes of this host
     #[arg(long, value_name = "SCHEME://HOST:PORT", conflicts_with = "connect")]
     pub(crate) bind: Option<String>,
 
     /// Be the client of the server there. Without --bind and --connect both ends run here, as two processes: over an
-    /// RDMA device if there is one, else over TCP
+    /// RDMA device if there is one, else by the best way that there is
     #[arg(long, value_name = "SCHEME://HOST:PORT")]
     pub(crate) connect: Option<String>,
 

@@ -32,6 +32,9 @@ impl<'a, P: Program> Client<'a, P> {
     pub(crate) async fn connect(ends: &'a Ends, address: &str) -> Result<Self> {
         let worker = Worker::new(Channel::control_config())?;
         let control = Connector::new(&worker).connect(address).await?;
+        if address.starts_with("auto://") {
+            super::say(format_args!("{}", way_of(&control)));
+        }
         Ok(Self { ends, address: address.to_owned(), control, program: PhantomData })
     }
 
@@ -64,6 +67,14 @@ impl<'a, P: Program> Client<'a, P> {
             Ok(Ok(Err(reason))) => server_says(reason),
             _ => failure,
         }
+    }
+}
+
+/// The transport that was taken, and why others were not.
+fn way_of(connection: &Connection) -> String {
+    match connection.passed_over() {
+        [] => format!("over {}", connection.transport()),
+        others => format!("over {}, not {}", connection.transport(), others.join(", not ")),
     }
 }
 

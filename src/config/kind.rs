@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Polling;
+use super::{Polling, TransportChoice};
 use crate::{CacheLimits, Error, ErrorKind, Result};
 
 /// What a setting may be.
@@ -54,6 +54,11 @@ pub(super) fn switch() -> Switch {
 /// A way to poll.
 pub(super) fn polling() -> PollingKind {
     PollingKind
+}
+
+/// A transport, or the best of them.
+pub(super) fn transport() -> TransportKind {
+    TransportKind
 }
 
 /// Bounds of the registration cache.
@@ -216,6 +221,36 @@ fn split_unit(text: &str) -> (&str, &str) {
 const LONGEST_SPIN: Duration = Duration::from_secs(1);
 /// What `adaptive` is without a time.
 const SPIN: Duration = Duration::from_micros(20);
+
+pub(super) struct TransportKind;
+
+impl TransportKind {
+    const ALL: [(&'static str, TransportChoice); 4] = [
+        ("auto", TransportChoice::Auto),
+        ("shm", TransportChoice::Shm),
+        ("verbs", TransportChoice::Verbs),
+        ("tcp", TransportChoice::Tcp),
+    ];
+}
+
+impl Kind<TransportChoice> for TransportKind {
+    fn read(&self, text: &str) -> Option<TransportChoice> {
+        Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice)
+    }
+
+    fn allows(&self, _value: &TransportChoice) -> bool {
+        true
+    }
+
+    fn show(&self, value: &TransportChoice) -> String {
+        let named = Self::ALL.iter().find(|(_, choice)| choice == value);
+        named.map_or_else(String::new, |(name, _)| (*name).to_owned())
+    }
+
+    fn allowed(&self) -> String {
+        "auto, shm, verbs, or tcp".to_owned()
+    }
+}
 
 pub(super) struct PollingKind;
 

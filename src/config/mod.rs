@@ -9,7 +9,7 @@ mod tests;
 
 use std::time::Duration;
 
-use self::kind::{cache_limits, number, polling, size, switch, time};
+use self::kind::{cache_limits, number, polling, size, switch, time, transport};
 use self::table::settings;
 use crate::protocol::LEAST_FRAME;
 use crate::{CacheLimits, Result};
@@ -48,6 +48,8 @@ settings! {
     /// Bounds of the registration cache, which all workers of a process share on a device. Those of the first one
     /// count. Default: 16,384 entries, and 1 GiB or what the process may lock or use, whichever is less.
     cache: CacheLimits = CacheLimits::default(), cache_limits(), "ZCMI_REGISTRATION_CACHE";
+    /// Which transport `auto://` addresses take. Default auto: the best that leads to the peer.
+    transport: TransportChoice = TransportChoice::Auto, transport();
     /// How to wait for completions. Default adaptive:20us.
     polling: Polling = Polling::Adaptive { spin: 20 * MICROSECOND }, polling();
     /// Bound of connecting and of accepting one peer: 1 ms to 24 h. Default 5 s.
@@ -66,6 +68,20 @@ settings! {
     max_connections: u32 = 4096, number(1, 1 << 20);
     /// Connect requests that may wait at a listener, and be in set-up at once: 1 to 65535. Default 128.
     backlog: u16 = 128, number(1, u16::MAX as u64);
+}
+
+/// Which transport an `auto://` address takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TransportChoice {
+    /// Of those that lead to the peer: shared memory, verbs, TCP, in this order.
+    Auto,
+    /// Shared memory, or nothing.
+    Shm,
+    /// TCP.
+    Tcp,
+    /// RDMA, or nothing.
+    Verbs,
 }
 
 /// How to wait for completions.

@@ -1,4 +1,4 @@
-//! Addresses as URIs: `rdma://host:port`, `tcp://host:port`, `shm://name`, `shm:///path`.
+//! Addresses as URIs: `auto://host:port`, `rdma://host:port`, `tcp://host:port`, `shm://name`, `shm:///path`.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Instant;
@@ -16,13 +16,14 @@ use crate::{Error, ErrorKind, Result};
 pub(super) struct Address<'a> {
     operation: &'static str,
     text: &'a str,
-    transport: Kind,
+    /// `None` for the best that leads there.
+    transport: Option<Kind>,
     /// What follows the scheme.
     rest: &'a str,
 }
 
 impl<'a> Address<'a> {
-    /// Reads `rdma://HOST:PORT` or `tcp://HOST:PORT`, where HOST is a name or a literal (IPv6 in brackets), `shm://NAME` or
+    /// Reads `auto://`, `rdma://` or `tcp://HOST:PORT`, where HOST is a name or a literal (IPv6 in brackets), `shm://NAME` or
     /// `shm:///PATH`.
     ///
     /// # Errors
@@ -31,30 +32,22 @@ impl<'a> Address<'a> {
     pub(super) fn parse(operation: &'static str, text: &'a str) -> Result<Self> {
         let invalid =
             |detail: String| Error::new(ErrorKind::AddressInvalid, operation).with_peer(text).with_detail(detail);
-        let unsupported =
-            |detail: String| Error::new(ErrorKind::Unsupported, operation).with_peer(text).with_detail(detail);
         let Some((scheme, rest)) = text.split_once("://") else { return Err(invalid("no scheme".to_owned())) };
         let transport = match scheme {
             #[cfg(feature = "verbs")]
-            "rdma" => Kind::Verbs,
+            "rdma" => Some(Kind::Verbs),
             #[cfg(not(feature = "verbs"))]
             "rdma" => {
-                return Err(unsupported(
-                    "this build is without the feature verbs; write tcp://HOST:PORT or shm://NAME".to_owned(),
-                ));
+                let detail = "this build is without the feature verbs; write auto:// or tcp://HOST:PORT, or shm://NAME";
+                return Err(Error::new(ErrorKind::Unsupported, operation).with_peer(text).with_detail(detail));
             }
-            "tcp" => Kind::Tcp,
+            "tcp" => Some(Kind::Tcp),
+            "auto" => None,
             #[cfg(any(test, feature = "internals"))]
-            "sim" => return Ok(Self { operation, text, transport: Kind::Sim, rest }),
+            "sim" => return Ok(Self { operation, text, transport: Some(Kind::Sim), rest }),
             "shm" => {
                 ShmAddress::parse(rest).map_err(invalid)?;
-                return Ok(Self { operation, text, transport: Kind::Shm, rest });
-            }
-            "auto" => {
-                let detail = format!(
-                    "the {scheme} transport is not in this version; write rdma:// or tcp://HOST:PORT, or shm://NAME"
-                );
-                return Err(unsupported(detail));
+                return Ok(Self { operation, text, transport: Some(Kind::Shm), rest });
             }
             _ => return Err(invalid(format!("unknown scheme {scheme}"))),
         };
@@ -66,7 +59,7 @@ impl<'a> Address<'a> {
 
     /// The clock that deadlines of its use are on.
     pub(super) fn clock(&self) -> Clock {
-        self.transport.clock()
+        self.transport.map_or_else(Clock::real, Kind::clock)
     }
 
     /// Resolves the name in it, if there is one.
@@ -74,8 +67,13 @@ impl<'a> Address<'a> {
     /// # Errors
     /// [`TimedOut`](ErrorKind::TimedOut) if that is not done by `deadline`, [`AddressInvalid`](ErrorKind::AddressInvalid)
     /// if the name is not known.
-    pub(super) async fn resolve(self, deadline: Instant) -> Result<AnyAddress> {
-        match self.transport {
+    pub(super) async fn resolve(self, deadline: Instant) -> Result<Target> {
+        let Some(transport) = self.transport else { return self.resolve_host(deadline).await.map(Target::Auto) };
+        self.resolve_to(transport, deadline).await.map(Target::One)
+    }
+
+    async fn resolve_to(&self, transport: Kind, deadline: Instant) -> Result<AnyAddress> {
+        match transport {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             Kind::Sim => {
                 let _ = deadline;
@@ -97,6 +95,13 @@ impl<'a> Address<'a> {
         }
         look_up(self.operation, self.text, self.rest.to_owned(), deadline).await
     }
+}
+
+/// Where an address leads.
+pub(super) enum Target {
+    /// To a TCP port at which it is said what else leads there.
+    Auto(SocketAddr),
+    One(AnyAddress),
 }
 
 fn has_host_and_port(rest: &str) -> bool {
@@ -129,7 +134,10 @@ mod tests {
     fn resolve(operation: &'static str, text: &str) -> Result<SocketAddr> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let resolved = Address::parse(operation, text)?.resolve(Instant::now() + Duration::from_secs(20));
-        runtime.block_on(resolved).map(|address| address.socket_address())
+        runtime.block_on(resolved).map(|target| match target {
+            Target::Auto(address) => address,
+            Target::One(address) => address.socket_address(),
+        })
     }
 
     #[test]

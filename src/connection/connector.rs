@@ -1,11 +1,10 @@
 //! The connecting side.
 
-use super::address::Address;
-use super::set_up::{Role, set_up};
-use super::{Active, Connection, Worker};
+use super::address::{Address, Target};
+use super::auto;
+use super::{Connection, Worker};
 use crate::protocol::REQUEST_PRIVATE;
-use crate::transport::{SetUp, Transport};
-use crate::{Error, ErrorKind, Result, failpoint};
+use crate::{Error, ErrorKind, Result};
 
 /// Makes connections to listeners.
 #[derive(Clone, Debug)]
@@ -19,8 +18,12 @@ impl Connector {
         Self { worker: worker.clone() }
     }
 
-    /// Connects to `address`, `rdma://HOST:PORT`, `tcp://HOST:PORT`, `shm://NAME` or `shm:///PATH`, within
+    /// Connects to `address`, `auto://HOST:PORT`, `rdma://HOST:PORT`, `tcp://HOST:PORT`, `shm://NAME` or `shm:///PATH`, within
     /// [`Config::connect_timeout`](crate::Config::connect_timeout).
+    ///
+    /// `auto://` asks the listener which ways lead to it, and takes the best that works: shared memory on one host, else verbs, else
+    /// TCP. [`Connection::transport`] tells which it was, [`Connection::passed_over`] why the others were not.
+    /// [`Config::transport`](crate::Config::transport) has it take one only.
     ///
     /// # Errors
     /// Among others [`ConnectionRefused`](crate::ErrorKind::ConnectionRefused) (nobody listens),
@@ -44,10 +47,10 @@ impl Connector {
         }
         let address = Address::parse("connect", address)?;
         let deadline = address.clock().now() + self.worker.config().connect_timeout;
-        let peer = address.resolve(deadline).await?;
-        let end = Active::resolve(peer.clone(), deadline).await?;
-        failpoint::reach("connect.resolved");
-        let engine = self.worker.engine(&end.device()).map_err(|error| error.within("connect").with_peer(peer))?;
-        set_up(engine, end, Role::Connector(private_data.to_vec()), deadline).await.map(Connection)
+        let connected = match address.resolve(deadline).await? {
+            Target::Auto(peer) => auto::connect(&self.worker, peer, private_data, deadline).await,
+            Target::One(peer) => auto::connect_by(&self.worker, peer, private_data, deadline).await,
+        };
+        connected.map(Connection)
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io::IoSlice;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -44,6 +44,7 @@ pub(super) struct Inner<T: Transport> {
     pub(super) capabilities: Capabilities,
     pub(super) eager_limit: usize,
     pub(super) longest: u64,
+    passed_over: OnceLock<Vec<String>>,
 }
 
 impl Connection {
@@ -215,6 +216,11 @@ impl Connection {
     pub fn transport(&self) -> &'static str {
         self.0.engine.transport.name()
     }
+
+    /// Of a connection that was made to an `auto://` address: the ways to the peer that were passed over, each with the reason.
+    pub fn passed_over(&self) -> &[String] {
+        self.0.passed_over.get().map_or(&[], Vec::as_slice)
+    }
 }
 
 /// What both ends know of each other when they have connected.
@@ -279,7 +285,13 @@ impl<T: Transport> Inner<T> {
             capabilities,
             eager_limit,
             longest,
+            passed_over: OnceLock::new(),
         }
+    }
+
+    /// Remembers which ways were passed over.
+    pub(super) fn pass_over(&self, ways: Vec<String>) {
+        let _ = self.passed_over.set(ways);
     }
 
     /// Sends the last record, and waits until all that was sent has arrived.

@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 
 use tokio::sync::{Mutex, watch};
 
-use super::address::Address;
+use super::address::{Address, Target};
+use super::auto;
 use super::established::Inner;
 use super::filter::{Answer, ConnectRequest, Filter};
 use super::set_up::{Role, set_up};
@@ -24,7 +25,10 @@ type Incoming = <Active as Transport>::Incoming;
 /// Waits for peers. Dropping it frees the address; connections live on.
 pub struct Listener {
     worker: Worker,
-    address: <Active as Transport>::Address,
+    local_address: SocketAddr,
+    uri: String,
+    /// Whether it is to take only what the settings allow.
+    is_auto: bool,
     filter: Filter,
     state: Mutex<State>,
     /// Whether it is to end.
@@ -33,14 +37,38 @@ pub struct Listener {
 
 /// Peers in set-up; one that is slow or hostile does not hold the others up.
 struct State {
-    /// `None` when it has ended.
-    requests: Option<Arc<<Active as Transport>::Listener>>,
-    next: Option<Boxed<Result<Incoming>>>,
+    /// None when it has ended.
+    sources: Vec<Source>,
     handshakes: Vec<Boxed<Result<Arc<Inner<Active>>>>>,
 }
 
+/// Where requests come from: one transport.
+struct Source {
+    requests: Arc<<Active as Transport>::Listener>,
+    next: Option<Boxed<Result<Incoming>>>,
+}
+
+impl Source {
+    fn new(requests: <Active as Transport>::Listener) -> Self {
+        Self { requests: Arc::new(requests), next: None }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Incoming>> {
+        let requests = &self.requests;
+        let next = self.next.get_or_insert_with(|| {
+            let requests = Arc::clone(requests);
+            Box::pin(async move { requests.next().await })
+        });
+        let request = std::task::ready!(next.as_mut().poll(context));
+        self.next = None;
+        Poll::Ready(request)
+    }
+}
+
 impl Listener {
-    /// Listens at `address`: `rdma://HOST:PORT`, where HOST is an address of an RDMA device or `0.0.0.0` or `[::]` for all
+    /// Listens at `address`: `auto://HOST:PORT`, which is all of the following that there are: peers ask at TCP port PORT which ways lead here.
+    ///
+    /// Or by one way only: `rdma://HOST:PORT`, where HOST is an address of an RDMA device or `0.0.0.0` or `[::]` for all
     /// devices, or `tcp://HOST:PORT`, where it is any address of this host; port 0 lets the kernel choose.
     ///
     /// For processes of the same user on this host: `shm://NAME`, which is gone with this process, and which those of the same
@@ -54,12 +82,22 @@ impl Listener {
     pub async fn bind(worker: &Worker, address: &str) -> Result<Self> {
         let address = Address::parse("listen", address)?;
         let deadline = address.clock().now() + worker.config().connect_timeout;
-        let bound = address.resolve(deadline).await?;
-        let requests = Arc::new(Active::listen(bound, worker.config().backlog)?);
-        let address = requests.local_address();
-        let state = State { requests: Some(requests), next: None, handshakes: Vec::new() };
+        let target = address.resolve(deadline).await?;
+        let is_auto = matches!(target, Target::Auto(_));
+        let (sources, local_address, uri) = match target {
+            Target::Auto(address) => {
+                let (listeners, bound) = auto::listen(address, worker.config())?;
+                (listeners.into_iter().map(Source::new).collect(), bound, format!("auto://{bound}"))
+            }
+            Target::One(address) => {
+                let listener = Active::listen(address, worker.config().backlog)?;
+                let bound = listener.local_address();
+                (vec![Source::new(listener)], bound.socket_address(), bound.uri())
+            }
+        };
+        let state = Mutex::new(State { sources, handshakes: Vec::new() });
         let (closing, _) = watch::channel(false);
-        Ok(Self { worker: worker.clone(), address, filter: Filter::default(), state: Mutex::new(state), closing })
+        Ok(Self { worker: worker.clone(), local_address, uri, is_auto, filter: Filter::default(), state, closing })
     }
 
     /// Has `decide` decide about each peer before anything is spent on it. It is called by who accepts, so it must not block.
@@ -84,13 +122,13 @@ impl Listener {
     /// The address it listens at, with the port that was chosen; `0.0.0.0:0` for one that is not of the network, which
     /// [`uri`](Self::uri) tells.
     pub fn local_address(&self) -> SocketAddr {
-        self.address.socket_address()
+        self.local_address
     }
 
     /// The address as a URI, for [`Connector::connect`](super::Connector::connect). If the listener is bound to all
     /// addresses, a peer needs one of them in its place.
     pub fn uri(&self) -> String {
-        self.address.uri()
+        self.uri.clone()
     }
 
     /// The next connection. A peer that fails to connect is logged and passed over; each has
@@ -124,7 +162,7 @@ impl Listener {
         self.closing.send_replace(true);
         let mut state = self.state.lock().await;
         // The last reference is the listener's: with it go those that nobody has looked at.
-        (state.next, state.requests) = (None, None);
+        state.sources.clear();
         let mut connections = Vec::new();
         poll_fn(|context| {
             while let Some(connection) = poll_handshakes(&mut state, context) {
@@ -143,10 +181,7 @@ impl Listener {
                 context.waker().wake_by_ref();
                 break;
             }
-            let Some(requests) = state.requests.clone() else { break };
-            let next = state.next.get_or_insert_with(|| Box::pin(async move { requests.next().await }));
-            let Poll::Ready(request) = next.as_mut().poll(context) else { break };
-            state.next = None;
+            let Poll::Ready(request) = poll_sources(state, context) else { break };
             self.begin(state, request?);
         }
         poll_handshakes(state, context).map_or(Poll::Pending, |connection| Poll::Ready(Ok(connection)))
@@ -157,7 +192,12 @@ impl Listener {
             tracing::warn!(peer = request.peer(), "too many peers in set-up; this one is refused");
             return request.refuse(&Refusal::Busy.to_bytes());
         }
-        match self.worker.engine(&request.device()) {
+        let device = request.device();
+        if self.is_auto && !self.worker.config().transport.takes(device.transport) {
+            tracing::debug!(peer = request.peer(), "a peer comes by a way that the settings exclude");
+            return request.refuse(&Refusal::Declined.with_reason("its settings exclude this transport"));
+        }
+        match self.worker.engine(&device) {
             Ok(engine) => {
                 let deadline = engine.now() + self.worker.config().connect_timeout;
                 state.handshakes.push(Box::pin(set_up(engine, request, Role::Listener(self.filter.clone()), deadline)));
@@ -168,6 +208,25 @@ impl Listener {
             }
         }
     }
+}
+
+/// The next request, from each source in its turn. One of several that fails leaves the others.
+fn poll_sources(state: &mut State, context: &mut Context<'_>) -> Poll<Result<Incoming>> {
+    let mut index = 0;
+    while index < state.sources.len() {
+        match state.sources[index].poll(context) {
+            Poll::Pending => index += 1,
+            Poll::Ready(Err(error)) if state.sources.len() > 1 => {
+                tracing::warn!(%error, "by one of its ways nobody is accepted any more");
+                drop(state.sources.remove(index));
+            }
+            Poll::Ready(request) => {
+                state.sources.rotate_left(index + 1);
+                return Poll::Ready(request);
+            }
+        }
+    }
+    Poll::Pending
 }
 
 /// Goes on with all set-ups, until one has made a connection.
@@ -194,6 +253,6 @@ fn passed_over(error: &Error) {
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listener").field("address", &self.local_address()).finish_non_exhaustive()
+        f.debug_struct("Listener").field("uri", &self.uri).finish_non_exhaustive()
     }
 }

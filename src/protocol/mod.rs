@@ -4,6 +4,7 @@ mod credit;
 mod frame;
 mod grant_id;
 mod handshake;
+mod offer;
 mod record;
 mod revocation;
 #[cfg(all(test, not(loom)))]
@@ -16,6 +17,7 @@ pub(crate) use credit::{CONTROL_RECEIVES, Credits};
 pub(crate) use frame::{Frame, FrameKind, HEADER, LEAST_FRAME};
 pub(crate) use grant_id::{GrantId, GrantSlots, MOST_GRANTS, Scope};
 pub(crate) use handshake::{HEARTBEAT, Handshake, REPLY_PRIVATE, REQUEST_PRIVATE, Refusal};
+pub(crate) use offer::Offer;
 pub(crate) use record::{OFFER, RECORD, Record, TAKEN, taken_bytes, taken_grants};
 pub(crate) use revocation::{CONTROL_PAYLOAD, Held, Revoking};
 #[cfg(all(test, not(loom)))]

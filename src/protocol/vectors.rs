@@ -1,6 +1,6 @@
 //! The vectors of `docs/protocol.md` are what this library sends and takes.
 
-use super::{Frame, FrameKind, GrantId, HEADER, Handshake, Held, Record, Refusal, Revoking, Scope, taken_bytes};
+use super::{Frame, FrameKind, GrantId, HEADER, Handshake, Held, Offer, Record, Refusal, Revoking, Scope, taken_bytes};
 use crate::{Access, RemoteBuffer};
 
 const DOCUMENT: &str = include_str!("../../docs/protocol.md");
@@ -26,6 +26,15 @@ fn introductions_are_as_documented() {
     let bytes = vector("refusal declined reason=\"full\"");
     assert_eq!(Refusal::Declined.with_reason("full"), bytes);
     assert_eq!(Refusal::parse(&bytes), Some((Refusal::Declined, "full".to_owned())));
+}
+
+#[test]
+fn offers_are_as_documented() {
+    let boot = std::array::from_fn(|at| at as u8);
+    let offer = Offer { boot, shm: Some("store".to_owned()), verbs: Some(7471) };
+    let bytes = vector("offer boot=000102030405060708090a0b0c0d0e0f verbs=7471 shm=store");
+    assert_eq!(offer.to_bytes(), bytes);
+    assert_eq!(Offer::parse(&bytes), Ok(offer));
 }
 
 #[test]

@@ -87,6 +87,18 @@ macro_rules! with {
 }
 
 impl AnyAddress {
+    /// Which transport leads there.
+    pub(crate) fn transport(&self) -> Kind {
+        match self {
+            #[cfg(all(any(test, feature = "internals"), not(loom)))]
+            Self::Sim(_) => Kind::Sim,
+            Self::Shm(_) => Kind::Shm,
+            Self::Tcp(_) => Kind::Tcp,
+            #[cfg(feature = "verbs")]
+            Self::Verbs(_) => Kind::Verbs,
+        }
+    }
+
     /// As a program writes it.
     pub(crate) fn uri(&self) -> String {
         match self {

@@ -39,10 +39,14 @@ pub(in crate::transport) enum Kind {
     Accept,
     Confirm,
     Refuse,
+    /// Which ways lead here?
+    Ask,
+    /// These do.
+    Offer,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Request, Self::Accept, Self::Confirm, Self::Refuse];
+    const ALL: [Self; 6] = [Self::Request, Self::Accept, Self::Confirm, Self::Refuse, Self::Ask, Self::Offer];
 
     /// Whether who says it introduces itself, and gives the peer what it is to have.
     pub(in crate::transport) fn is_introduction(self) -> bool {
@@ -103,7 +107,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         let said = head(&Kind::Request.say(32, b""));
-        for (at, byte, word) in [(0, b'h', "does not speak"), (4, 9, "version 9"), (5, 4, "kind"), (7, 255, "private")]
+        for (at, byte, word) in [(0, b'h', "does not speak"), (4, 9, "version 9"), (5, 6, "kind"), (7, 255, "private")]
         {
             let mut wrong = said;
             wrong[at] = byte;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketAddrAny, SocketFlags};
 
 use super::hello::{HELLO, Hello, Kind, MOST_DATA};
-use super::set_up::Incoming;
+use super::set_up::{Incoming, READS};
 use super::socket::Socket;
 use super::{Carrier, Framed, device_name};
 use crate::memory::Epoch;
@@ -42,6 +42,8 @@ struct Lobby<C: Carrier> {
     service: Arc<Service>,
     /// Of those that say nothing, and of those that wait.
     most: usize,
+    /// What to answer who asks which ways lead here.
+    offer: OnceLock<Vec<u8>>,
     state: Mutex<State<C>>,
 }
 
@@ -89,7 +91,12 @@ impl<C: Carrier> FramedListener<C> {
         let (operation, scheme) = ("listen", device_name::<C>());
         let (socket, bound, door) = C::listen(&address, backlog).map_err(|error| error.with_device(scheme))?;
         let service = Service::of_process()?;
-        let lobby = Arc::new(Lobby { service: Arc::clone(&service), most: backlog.into(), state: Mutex::default() });
+        let lobby = Arc::new(Lobby {
+            service: Arc::clone(&service),
+            most: backlog.into(),
+            offer: OnceLock::new(),
+            state: Mutex::default(),
+        });
         let doorman = Arc::downgrade(&lobby);
         let another = || {
             let failed = |error| Error::new(ErrorKind::ResourceExhausted, operation).with_source(error);
@@ -98,6 +105,13 @@ impl<C: Carrier> FramedListener<C> {
         let (watched, entrance) = (another()?, another()?);
         let watch = service.watch(watched, move || doorman.upgrade().is_some_and(|lobby| lobby.admit(&entrance)));
         Ok(Self { address: bound, socket, door: Some(door), lobby, watch, epoch: Epoch::current() })
+    }
+}
+
+impl<C: Carrier> FramedListener<C> {
+    /// Says `offer`, from now on, to who asks which ways lead here. The first one counts.
+    pub(crate) fn offer(&self, offer: Vec<u8>) {
+        let _ = self.lobby.offer.set(offer);
     }
 }
 
@@ -203,6 +217,11 @@ impl<C: Carrier> Lobby<C> {
             self.service.cancel(timer);
         }
         let Guest { socket, peer, said, gifts, is_pushy } = guest;
+        if said[..] == Kind::Ask.say(READS, &[])[..]
+            && let Some(offer) = self.offer.get()
+        {
+            return answer(socket.descriptor(), Kind::Offer, offer);
+        }
         let heard = match said.first_chunk().map(|head| Hello::parse(*head)) {
             Some(Ok(hello)) if hello.kind == Kind::Request && said.len() == HELLO + hello.length => {
                 C::unwrap(gifts).map(|gift| (hello, gift))
@@ -245,7 +264,12 @@ impl<C: Carrier> Lobby<C> {
 
 /// Turns a peer away.
 fn refuse(socket: &OwnedFd, reason: &[u8]) {
-    let _ = rustix::net::send(socket, &Kind::Refuse.say(0, reason), rustix::net::SendFlags::NOSIGNAL);
+    answer(socket, Kind::Refuse, reason);
+}
+
+/// Says something that fits the empty buffer of the socket.
+fn answer(socket: &OwnedFd, kind: Kind, data: &[u8]) {
+    let _ = rustix::net::send(socket, &kind.say(0, data), rustix::net::SendFlags::NOSIGNAL);
 }
 
 impl Guest {

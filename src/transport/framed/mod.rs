@@ -76,6 +76,11 @@ impl<C: Carrier> Transport for Framed<C> {
     }
 }
 
+/// What who listens at `address` answers to the question which ways lead there.
+pub(super) async fn ask<C: Carrier>(address: C::Address, deadline: Instant) -> Result<Vec<u8>> {
+    Outgoing::<C>::connect(address, deadline).await?.ask(deadline).await
+}
+
 /// What errors call the device that there is none of.
 fn device_name<C: Carrier>() -> &'static str {
     C::KIND.name()

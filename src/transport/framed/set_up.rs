@@ -51,6 +51,18 @@ impl<C: Carrier> Outgoing<C> {
     }
 }
 
+impl<C: Carrier> Outgoing<C> {
+    /// What the listener answers to who asks which ways lead to it.
+    pub(super) async fn ask(self, deadline: Instant) -> Result<Vec<u8>> {
+        self.0.say(Kind::Ask, &[])?;
+        match self.0.hear(deadline, "the listener did not say in time which ways lead to it").await? {
+            (Hello { kind: Kind::Offer, .. }, data, _) => Ok(data),
+            (Hello { kind: Kind::Refuse, .. }, data, _) => Err(self.0.refused(&data)),
+            (hello, ..) => Err(self.0.unexpected(hello.kind)),
+        }
+    }
+}
+
 impl<C: Carrier> Incoming<C> {
     pub(super) fn new(socket: Arc<Socket>, peer: String, reads: u16, data: Vec<u8>, gift: C::Gift) -> Self {
         let (reads, theirs) = (reads.min(READS), Some(gift));
@@ -88,6 +100,11 @@ impl<C: Carrier> End<C> {
     /// The peer has said what it may not.
     fn wrong(&self, reason: String) -> Error {
         self.failed(Error::new(ErrorKind::Protocol, self.operation).with_detail(reason))
+    }
+
+    fn refused(&self, reason: &[u8]) -> Error {
+        let refusal = Refusal::explain(reason).unwrap_or_else(|| "rejected without a reason".to_owned());
+        self.failed(Error::new(ErrorKind::Rejected, self.operation).with_detail(refusal))
     }
 
     fn unexpected(&self, kind: Kind) -> Error {
@@ -133,10 +150,7 @@ impl<C: Carrier> SetUp<Framed<C>> for Outgoing<C> {
                 self.0.theirs = Some(C::unwrap(gifts).map_err(|reason| self.0.wrong(reason))?);
                 Ok(data)
             }
-            (Hello { kind: Kind::Refuse, .. }, data, _) => {
-                let refusal = Refusal::explain(&data).unwrap_or_else(|| "rejected without a reason".to_owned());
-                Err(self.0.failed(Error::new(ErrorKind::Rejected, self.0.operation).with_detail(refusal)))
-            }
+            (Hello { kind: Kind::Refuse, .. }, data, _) => Err(self.0.refused(&data)),
             (hello, ..) => Err(self.0.unexpected(hello.kind)),
         }
     }
