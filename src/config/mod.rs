@@ -48,7 +48,7 @@ settings! {
     /// Bounds of the registration cache, which all workers of a process share on a device. Those of the first one
     /// count. Default: 16,384 entries, and 1 GiB or what the process may lock or use, whichever is less.
     cache: CacheLimits = CacheLimits::default(), cache_limits(), "ZCMI_REGISTRATION_CACHE";
-    /// Which transport `auto://` addresses take. Default auto: the best that leads to the peer.
+    /// Which transport `auto://` addresses take: auto, shm, verbs, or tcp. Default auto, the best that leads to the peer.
     transport: TransportChoice = TransportChoice::Auto, transport();
     /// How to wait for completions. Default adaptive:20us.
     polling: Polling = Polling::Adaptive { spin: 20 * MICROSECOND }, polling();

@@ -156,7 +156,7 @@ mod tests {
             ("tcp://:7", ErrorKind::AddressInvalid, "no host and port"),
             ("tcp://192.0.2.1:70000", ErrorKind::AddressInvalid, "no host and port"),
             ("tcp://host.invalid:7", ErrorKind::AddressInvalid, "not known"),
-            ("auto://192.0.2.1:7", ErrorKind::Unsupported, "auto transport"),
+            ("auto://192.0.2.1", ErrorKind::AddressInvalid, "no host and port"),
             ("shm://tmp/x", ErrorKind::AddressInvalid, "shm:///PATH"),
         ] {
             let error = resolve("connect", text).expect_err(text);

@@ -32,9 +32,9 @@ struct Ways {
 impl Ways {
     fn of(offer: Offer, peer: SocketAddr, choice: TransportChoice, boot: Option<[u8; 16]>) -> Self {
         let shm = match offer.shm {
-            _ if boot != Some(offer.boot) => Err("the peer is on another host".to_owned()),
-            Some(name) => ShmAddress::parse(&name).map(AnyAddress::Shm),
             None => Err("the peer does not offer it".to_owned()),
+            Some(_) if boot != Some(offer.boot) => Err("the peer is on another host".to_owned()),
+            Some(name) => ShmAddress::parse(&name).map(AnyAddress::Shm),
         };
         let verbs = match offer.verbs {
             #[cfg(feature = "verbs")]

@@ -17,6 +17,7 @@ use super::{
     Request, SetUp, Transport, WindowKey,
 };
 use crate::memory::{Domain, Transfer};
+use crate::protocol::Offer;
 use crate::service::Service;
 use crate::{Error, ErrorKind, Result};
 
@@ -176,7 +177,12 @@ impl Transport for Any {
             #[cfg(all(any(test, feature = "internals"), not(loom)))]
             AnyAddress::Sim(address) => Sim::listen(address, backlog).map(AnyListener::Sim),
             AnyAddress::Shm(address) => Shm::listen(address, backlog).map(AnyListener::Shm),
-            AnyAddress::Tcp(address) => Tcp::listen(address, backlog).map(AnyListener::Tcp),
+            AnyAddress::Tcp(address) => {
+                let listener = Tcp::listen(address, backlog)?;
+                // Nothing else leads here.
+                listener.offer(Offer::default().to_bytes());
+                Ok(AnyListener::Tcp(listener))
+            }
             #[cfg(feature = "verbs")]
             AnyAddress::Verbs(address) => Verbs::listen(address, backlog).map(AnyListener::Verbs),
         }
