@@ -427,3 +427,19 @@ fn peer() {
         }
     });
 }
+
+#[test]
+fn who_is_refused_before_it_is_heard_is_told_why() {
+    run(async {
+        let worker = Worker::new(Config { backlog: 1, ..Config::default() }).expect("valid settings");
+        let listener = Listener::bind(&worker, "shm://").await.expect("listens");
+        // It says nothing, and there is room for one such.
+        let silent = UnixStream::connect_addr(&abstract_address(&listener.uri())).expect("connects");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        for _ in 0..20 {
+            let error = Connector::new(&worker).connect(&listener.uri()).await.expect_err("refused");
+            assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+        }
+        drop(silent);
+    });
+}

@@ -100,16 +100,9 @@ impl<C: Carrier> FramedQueue<C> {
 
     /// Has each poll look at a channel.
     pub(super) fn wake_up(&mut self, place: u32) {
-        let is_waited_for = self.events.is_waited_for();
         let Some(channel) = self.channel_mut(ChannelKey(place)) else { return };
-        let is_new = !std::mem::replace(&mut channel.is_listed_awake, true);
-        // Who sleeps is to be woken by the next that comes too.
-        let is_there = is_waited_for && channel.carrier.doze(channel.wanted());
-        if is_new {
+        if !std::mem::replace(&mut channel.is_listed_awake, true) {
             self.attention.awake.push((place, 0));
-        }
-        if is_there {
-            self.events.kick();
         }
     }
 
@@ -123,11 +116,9 @@ impl<C: Carrier> FramedQueue<C> {
                 && let Some(channel) = self.channel_mut(ChannelKey(place))
             {
                 channel.carrier.heed();
-            }
-            happened |= self.read_one(place);
-            if C::IS_FREE_TO_LOOK {
                 self.wake_up(place);
             }
+            happened |= self.read_one(place);
         }
         happened
     }

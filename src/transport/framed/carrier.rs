@@ -80,10 +80,6 @@ pub(crate) trait Carrier: Sized + Send + 'static {
         let _ = interest;
         false
     }
-    /// Whether the peer is to ring.
-    fn is_dozing(&self) -> bool {
-        false
-    }
     /// The peer need not ring any more.
     fn rouse(&mut self) {}
     /// The socket has something: takes off it what the peer has rung, and learns of the end.

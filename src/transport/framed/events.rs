@@ -40,15 +40,20 @@ impl Events {
         Ok(Self { sockets, events, idle, kick, is_armed: false, is_idle_armed: false, is_kicked: false })
     }
 
-    /// Has the kernel look for what the channel waits for, and the peer ring for it, if it may sleep.
-    pub(super) fn watch<C: Carrier>(&mut self, channel: &mut Channel<C>) {
+    /// Has the kernel look for what the channel waits for, and the peer ring for it where nobody else looks; answers whether it is there
+    /// already, of a channel that nobody looks at.
+    pub(super) fn watch<C: Carrier>(&mut self, channel: &mut Channel<C>) -> bool {
         let wanted = channel.wanted();
         if wanted != channel.interest {
             self.change(channel, wanted);
-            if channel.carrier.is_dozing() && channel.carrier.doze(wanted) {
-                self.kick();
-            }
         }
+        // Always of one that is not awake, and of all while somebody sleeps.
+        let must_ring = !channel.is_listed_awake || self.is_waited_for();
+        let is_there = must_ring && channel.carrier.doze(wanted);
+        if is_there {
+            self.kick();
+        }
+        is_there && !channel.is_listed_awake
     }
 
     fn change<C: Carrier>(&self, channel: &mut Channel<C>, wanted: Interest) {

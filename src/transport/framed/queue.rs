@@ -139,10 +139,10 @@ impl<C: Carrier> FramedQueue<C> {
                 let is_open = channel.socket.is_open();
                 if is_open {
                     self.attention.live.push(place);
-                    self.turn(place, |channel, shared| channel.write(&shared.accesses).map(|()| false));
                     if C::IS_FREE_TO_LOOK {
                         self.wake_up(place);
                     }
+                    self.turn(place, |channel, shared| channel.write(&shared.accesses).map(|()| false));
                 }
                 !is_open
             }
@@ -166,8 +166,11 @@ impl<C: Carrier> FramedQueue<C> {
                 happened
             }
         };
-        self.events.watch(&mut channel);
+        let is_to_wake = self.events.watch(&mut channel);
         self.channels[place as usize] = Some(channel);
+        if is_to_wake {
+            self.wake_up(place);
+        }
         happened
     }
 

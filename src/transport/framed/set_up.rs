@@ -143,8 +143,14 @@ impl<C: Carrier> SetUp<Framed<C>> for Outgoing<C> {
     }
 
     async fn negotiate(&mut self, ours: &[u8], deadline: Instant) -> Result<Vec<u8>> {
-        self.0.say(Kind::Request, ours)?;
-        match self.0.hear(deadline, "nothing answered the connect request in time").await? {
+        let said = self.0.say(Kind::Request, ours);
+        let heard = self.0.hear(deadline, "nothing answered the connect request in time").await;
+        // Who refuses before it has heard anything may have closed by now: what it has said is here.
+        let heard = match (said, heard) {
+            (Err(error), Err(_)) => return Err(error),
+            (_, heard) => heard?,
+        };
+        match heard {
             (Hello { kind: Kind::Accept, reads, .. }, data, gifts) => {
                 self.0.reads = reads.min(READS);
                 self.0.theirs = Some(C::unwrap(gifts).map_err(|reason| self.0.wrong(reason))?);

@@ -45,6 +45,7 @@ macro_rules! bodies {
             a_message_goes_into_the_next_receive_and_is_acknowledged
             a_message_waits_for_a_receive_and_then_for_no_longer_than_a_device_would
             those_that_are_idle_are_heard_when_they_say_something
+            one_that_was_held_up_is_heard_again
             what_a_peer_has_said_before_its_end_is_received
             who_sleeps_is_called_once_for_what_comes
             what_comes_behind_a_refusal_is_not_carried_out
@@ -336,6 +337,41 @@ pub(in crate::transport) fn those_that_are_idle_are_heard_when_they_say_somethin
     rig.queue.post_receive(9, memory).map_err(|_| ()).expect("room");
     rig.say(Frame::Send { length: 1 }, b"x");
     assert!(matches!(&rig.ends()[..], [Completion { token: 9, result: Ok(1), .. }]));
+}
+
+pub(in crate::transport) fn one_that_was_held_up_is_heard_again<C: TestCarrier>() {
+    let mut rig = Rig::<C>::new();
+    let mut others: Vec<_> = (0..6)
+        .map(|_| {
+            let (peer, socket, carrier, gift) = C::ends();
+            let channel = rig.queue.create(Arc::clone(&socket), carrier, SIZES).expect("a channel");
+            rig.queue.activate(channel, gift, 4).expect("activates");
+            socket.open();
+            (peer, socket)
+        })
+        .collect();
+    let mut done = Vec::new();
+    for round in 0..3 {
+        // There is no receive for it, for so long that it is not looked at any more; the others are.
+        rig.say(Frame::Send { length: 1 }, b"x");
+        for polls in 0..3000 {
+            if polls % 500 == 0 {
+                let nothing = Header { acknowledged: 0, frame: Frame::Acknowledge }.to_bytes();
+                others.iter_mut().for_each(|(peer, _)| peer.write_all(&nothing).expect("writes"));
+            }
+            rig.queue.poll(&mut done).expect("polls");
+        }
+        assert!(done.is_empty());
+        for token in [2 * round, 2 * round + 1] {
+            let memory = rig.transfer(8);
+            rig.queue.post_receive(token, memory).map_err(|_| ()).expect("room");
+            assert!(matches!(&rig.ends()[..], [Completion { result: Ok(1), .. }]), "round {round}");
+            if token % 2 == 0 {
+                rig.say(Frame::Send { length: 1 }, b"y");
+            }
+        }
+    }
+    drop(others);
 }
 
 pub(in crate::transport) fn what_a_peer_has_said_before_its_end_is_received<C: TestCarrier>() {

@@ -158,9 +158,13 @@ impl Carrier for ShmCarrier {
     }
 
     fn flush(&mut self) {
-        if self.rings.as_mut().is_some_and(Rings::must_ring) {
-            // If it takes no more there are enough that it has not heard; if it has ended that is learned by reading.
-            let _ = rustix::net::send(&self.socket, &[0], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        let Some(rings) = self.rings.as_mut().filter(|_| !self.is_ended) else { return };
+        if rings.must_ring() {
+            match rustix::net::send(&self.socket, &[0], SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                // If it takes no more there are enough that it has not heard; if it has ended that is learned by reading.
+                Ok(_) | Err(Errno::AGAIN | Errno::PIPE | Errno::CONNRESET) => {}
+                Err(_) => rings.was_not_rung(),
+            }
         }
     }
 
@@ -180,10 +184,6 @@ impl Carrier for ShmCarrier {
         self.flush();
         let rings = self.rings.as_mut();
         rings.is_some_and(|rings| rings.doze(interest.reading, interest.writing))
-    }
-
-    fn is_dozing(&self) -> bool {
-        self.rings.as_ref().is_some_and(Rings::is_dozing)
     }
 
     fn rouse(&mut self) {

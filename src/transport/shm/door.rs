@@ -59,7 +59,7 @@ pub(super) fn listen(address: &ShmAddress, backlog: u16) -> Result<(OwnedFd, Opt
         match address {
             ShmAddress::File(path) => {
                 // One at a time: of two that find a stale file one would remove what the other has made.
-                let turn = take_turn(path)?;
+                let turn = take_turn(path);
                 // The file has this mode from the start.
                 rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
                 bind_file(&socket, path, &place, turn.is_some())?;
@@ -107,18 +107,16 @@ fn is_answered(place: &SocketAddrUnix) -> bool {
     asked != Err(Errno::CONNREFUSED)
 }
 
-/// Has no other listener of ours come to the folder of `path` meanwhile; `None` where it may not be read.
-fn take_turn(path: &Path) -> rustix::io::Result<Option<OwnedFd>> {
+/// Has no other listener of ours come to the folder of `path` meanwhile. `None` where that cannot be had, for instance because somebody
+/// else holds it: then nothing is replaced.
+fn take_turn(path: &Path) -> Option<OwnedFd> {
     let (deadline, how) = (Instant::now() + PATIENCE, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC);
-    let Ok(folder) = rustix::fs::open(path.parent().unwrap_or(Path::new("/")), how, Mode::empty()) else {
-        return Ok(None);
-    };
+    let folder = rustix::fs::open(path.parent().unwrap_or(Path::new("/")), how, Mode::empty()).ok()?;
     loop {
         match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Some(folder)),
+            Ok(()) => return Some(folder),
             Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < deadline => std::thread::sleep(MOMENT),
-            Err(Errno::WOULDBLOCK) => return Err(Errno::ADDRINUSE),
-            Err(errno) => return Err(errno),
+            Err(_) => return None,
         }
     }
 }

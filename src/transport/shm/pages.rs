@@ -5,9 +5,11 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, ftruncate, memfd_create};
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, SealFlags, SeekFrom, fallocate, fcntl_add_seals, fstat, ftruncate, memfd_create,
+};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 use super::ring::{OurPages, TheirPages, Word};
@@ -20,7 +22,8 @@ const LAYOUT: usize = 384;
 const RINGS: u64 = u64::from_le_bytes(*b"zcmring1");
 
 /// Bytes of a ring that a peer may have.
-const CAPACITIES: std::ops::RangeInclusive<usize> = 4096..=16 << 20;
+const CAPACITIES: std::ops::RangeInclusive<usize> = 4096..=1 << 20;
+const PAGE: usize = 4096;
 
 /// The file stays as it is, and nobody else can write it.
 const SEALS: SealFlags = SealFlags::FUTURE_WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -60,6 +63,10 @@ impl Ours {
         // The pages themselves, so that neither side runs out of memory when it touches them.
         rustix::io::retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), 0, length as u64))?;
         let ours = Self(Map::new(&file, length, ProtFlags::READ | ProtFlags::WRITE)?);
+        // Touched, or they count as holes.
+        for at in (0..length).step_by(PAGE) {
+            ours.0.byte(at).store(0, Ordering::Relaxed);
+        }
         ours.0.at(LAYOUT).store(RINGS, Ordering::Release);
         fcntl_add_seals(&file, SEALS)?;
         Ok((ours, file))
@@ -83,7 +90,7 @@ impl Theirs {
             return Err(format!("it has given memory of {length} bytes, which is no ring's"));
         }
         // Nobody can take out pages any more: only those that were never there would have to be allocated by us.
-        if u64::try_from(stat.st_blocks).unwrap_or_default() * 512 < length as u64 {
+        if rustix::fs::seek(&file, SeekFrom::Hole(0)) != Ok(length as u64) {
             return Err("it has given memory of which not all pages are there".to_owned());
         }
         let map = Map::new(file, length, ProtFlags::READ);
@@ -154,6 +161,12 @@ impl Map {
         // SAFETY: aligned, as pages are, and mapped for as long as this is borrowed; everybody accesses it atomically. Where it is
         // mapped for reading only, it is only loaded.
         unsafe { AtomicU64::from_ptr(at) }
+    }
+
+    fn byte(&self, at: usize) -> &AtomicU8 {
+        assert!(at < self.length, "a byte of the file");
+        // SAFETY: mapped for as long as this is borrowed; everybody accesses it atomically.
+        unsafe { AtomicU8::from_ptr(self.base.as_ptr().wrapping_add(at)) }
     }
 
     /// The address of `length` bytes of the ring from `at` on.

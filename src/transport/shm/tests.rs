@@ -111,7 +111,7 @@ fn file(length: usize, is_there: bool, layout: &[u8; 8], seals: SealFlags) -> Ow
     let file = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("memory");
     ftruncate(&file, length as u64).expect("memory");
     if is_there {
-        fallocate(&file, FallocateFlags::empty(), 0, length as u64).expect("memory");
+        rustix::io::pwrite(&file, &vec![0; length], 0).expect("writes");
         rustix::io::pwrite(&file, layout, 384).expect("writes");
     }
     fcntl_add_seals(&file, seals).expect("seals");
@@ -120,6 +120,16 @@ fn file(length: usize, is_there: bool, layout: &[u8; 8], seals: SealFlags) -> Ow
 
 const LENGTH: usize = 4096 + (64 << 10);
 const LAYOUT: &[u8; 8] = b"zcmring1";
+
+/// One that counts as many pages as it has to, of which most are behind its end.
+fn file_with_pages_elsewhere() -> OwnedFd {
+    let file = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("memory");
+    ftruncate(&file, LENGTH as u64).expect("memory");
+    fallocate(&file, FallocateFlags::KEEP_SIZE, LENGTH as u64, LENGTH as u64).expect("memory");
+    rustix::io::pwrite(&file, LAYOUT, 384).expect("writes");
+    fcntl_add_seals(&file, ALL_SEALS).expect("seals");
+    file
+}
 
 /// What a peer may give, and what is wrong with it.
 fn bad_gifts() -> Vec<(&'static str, Vec<OwnedFd>)> {
@@ -143,6 +153,7 @@ fn bad_gifts() -> Vec<(&'static str, Vec<OwnedFd>)> {
         ("no ring's", vec![file(4096 + 2048, true, LAYOUT, ALL_SEALS)]),
         ("no ring's", vec![file(4096 + (64 << 20), false, LAYOUT, ALL_SEALS)]),
         ("not all pages", vec![file(LENGTH, false, LAYOUT, ALL_SEALS)]),
+        ("not all pages", vec![file_with_pages_elsewhere()]),
         ("layout", vec![file(LENGTH, true, b"zcmring9", ALL_SEALS)]),
     ]
 }

@@ -169,6 +169,12 @@ impl<O: OurPages, T: TheirPages> Rings<O, T> {
         is_to_ring
     }
 
+    /// The peer could not be rung for, and is to be once more.
+    pub(super) fn was_not_rung(&mut self) {
+        self.rung = self.rung.wrapping_sub(1);
+        self.news = FOR_BYTES | FOR_ROOM;
+    }
+
     /// Has the peer ring when there are bytes, or room; answers whether there are already.
     pub(super) fn doze(&mut self, for_bytes: bool, for_room: bool) -> bool {
         let for_what = if for_bytes { FOR_BYTES } else { 0 } | if for_room { FOR_ROOM } else { 0 };
@@ -182,11 +188,6 @@ impl<O: OurPages, T: TheirPages> Rings<O, T> {
         }
         // What makes no sense is told to who looks.
         for_bytes && self.has_bytes() || for_room && self.room(1) != Ok(0)
-    }
-
-    /// Whether the peer is to ring.
-    pub(super) fn is_dozing(&self) -> bool {
-        self.dozing_for != 0
     }
 
     /// The peer need not ring any more.
