@@ -8,12 +8,19 @@ use zcmi::verbs::{Context, Device, PortState};
 /// The port of `--bind` and `--connect` addresses that name none.
 const DEFAULT_PORT: u16 = 7470;
 
+/// What `ZCMI_HOST1` is for, the address of a device.
+const DEVICE_SCHEME: &str = if cfg!(feature = "verbs") { "rdma" } else { "tcp" };
+
 /// What an address without a scheme is for.
 const DEFAULT_SCHEME: &str = "auto";
 
 /// Adds the scheme and the port to an address that lacks them; an IPv6 address may come without brackets.
 pub(crate) fn complete(address: &str) -> String {
-    let (scheme, rest) = address.split_once("://").unwrap_or((DEFAULT_SCHEME, address));
+    complete_for(DEFAULT_SCHEME, address)
+}
+
+fn complete_for(default_scheme: &str, address: &str) -> String {
+    let (scheme, rest) = address.split_once("://").unwrap_or((default_scheme, address));
     if !matches!(scheme, "auto" | "rdma" | "tcp") {
         return address.to_owned();
     }
@@ -61,7 +68,7 @@ fn any_port(uri: &str, ip: IpAddr) -> String {
 /// loopback address by whichever way there is.
 pub(crate) fn of_host() -> String {
     match std::env::var("ZCMI_HOST1") {
-        Ok(host) if !host.is_empty() => with_place(&complete(&host), "0"),
+        Ok(host) if !host.is_empty() => with_place(&complete_for(DEVICE_SCHEME, &host), "0"),
         _ => match device_address() {
             Some(ip) => any_port("rdma://", ip),
             None => {
