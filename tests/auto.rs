@@ -8,16 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Peer, say};
+use common::{Peer, run, say};
 use zcmi::{Answer, Config, Connection, Connector, ErrorKind, Listener, TransportChoice, Worker};
 
 const ANYWHERE: &str = "auto://127.0.0.1:0";
-
-fn run<F: Future<Output = ()>>(test: F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime
-        .block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test ends in time") });
-}
 
 fn worker(transport: TransportChoice) -> Worker {
     Worker::new(Config { transport, ..Config::default() }).expect("valid settings")

@@ -11,28 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Peer, aside, say};
-use zcmi::{Config, Connection, Connector, Error, ErrorKind, Listener, Worker};
+use common::{Peer, aside, run, say, serves};
+use zcmi::{Config, Connector, Error, ErrorKind, Listener, Polling, Worker};
 
 const SOON: Duration = Duration::from_secs(20);
-
-fn run<F: Future<Output = ()>>(test: F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime
-        .block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test ends in time") });
-}
-
-async fn pair(worker: &Worker, listener: &Listener) -> (Connection, Connection) {
-    let (connector, uri) = (Connector::new(worker), listener.uri());
-    let (client, server) = tokio::join!(connector.connect(&uri), listener.accept());
-    (client.expect("connects"), server.expect("accepts"))
-}
-
-async fn works(worker: &Worker, listener: &Listener) {
-    let (client, server) = pair(worker, listener).await;
-    client.send(b"still here").await.expect("sends");
-    assert_eq!(&*server.recv().await.expect("receives"), b"still here");
-}
 
 /// A name that no other test has.
 fn name(of: &str) -> String {
@@ -95,14 +77,14 @@ fn a_file_is_of_its_user_alone_and_goes_with_its_listener() {
         assert_eq!(listener.uri(), uri);
         let metadata = std::fs::metadata(&path).expect("it is there");
         assert!(metadata.file_type().is_socket() && metadata.permissions().mode() & 0o777 == 0o600);
-        works(&worker, &listener).await;
+        serves(&worker, &listener).await;
         let error = Listener::bind(&worker, &uri).await.expect_err("somebody listens there");
         assert_eq!(error.kind(), ErrorKind::AddressInUse, "{error}");
         assert!(error.hint().is_some_and(|hint| !hint.contains("port")), "{error}");
-        works(&worker, &listener).await;
+        serves(&worker, &listener).await;
         drop(listener);
         assert!(!path.exists(), "it is left");
-        works(&worker, &Listener::bind(&worker, &uri).await.expect("the path is free")).await;
+        serves(&worker, &Listener::bind(&worker, &uri).await.expect("the path is free")).await;
     });
 }
 
@@ -115,7 +97,7 @@ fn a_file_that_nobody_listens_at_is_replaced_and_nothing_else_is() {
         drop(UnixListener::bind(&path).expect("binds"));
         assert!(path.exists());
         let listener = Listener::bind(&worker, &uri).await.expect("nobody listens there");
-        works(&worker, &listener).await;
+        serves(&worker, &listener).await;
         // One that somebody has put in its place stays.
         std::fs::remove_file(&path).expect("it was there");
         let _other = UnixListener::bind(&path).expect("binds");
@@ -162,13 +144,13 @@ fn a_name_is_free_with_its_listener_and_one_is_chosen_where_none_is_given() {
         let error = Listener::bind(&worker, &uri).await.expect_err("somebody listens there");
         assert_eq!((error.kind(), error.device()), (ErrorKind::AddressInUse, Some("shm")), "{error}");
         assert!(error.to_string().contains(&uri), "{error}");
-        works(&worker, &listener).await;
+        serves(&worker, &listener).await;
         drop(listener);
         drop(Listener::bind(&worker, &uri).await.expect("the name is free"));
         let (one, other) = (Listener::bind(&worker, "shm://").await, Listener::bind(&worker, "shm://").await);
         let (one, other) = (one.expect("listens"), other.expect("listens"));
         assert_ne!(one.uri(), other.uri());
-        works(&worker, &one).await;
+        serves(&worker, &one).await;
         let uri = one.uri();
         assert!(is_named(&uri));
         drop((one, other));
@@ -247,7 +229,7 @@ fn strangers_cost_a_listener_nothing_but_a_warning() {
     run(async {
         let worker = Worker::new(Config { backlog: 8, ..Config::default() }).expect("valid");
         let listener = Listener::bind(&worker, "shm://").await.expect("listens");
-        works(&worker, &listener).await;
+        serves(&worker, &listener).await;
         let address = abstract_address(&listener.uri());
         let before = aside(descriptors).await;
         for (bytes, count) in [(&[0xff; 600][..], 3), (b"zcmt\x01\x00", 2), (b"GET / HTTP/1.1\r\n\r\n", 2), (b"", 20)] {
@@ -263,9 +245,9 @@ fn strangers_cost_a_listener_nothing_but_a_warning() {
         };
         let told = aside(move || silent.iter().filter(|stream| refused(stream)).count()).await;
         assert!(told >= 12, "{told} of 20 were told that there is no room");
-        works(&worker, &listener).await;
+        serves(&worker, &listener).await;
         aside(move || soon(|| descriptors() <= before, "descriptors are left")).await;
-        works(&worker, &listener).await;
+        serves(&worker, &listener).await;
     });
 }
 
@@ -302,7 +284,7 @@ fn a_process_of_another_user_is_refused_at_either_end() {
         let said = said.await;
         // The stranger's library has looked itself; who does not look is told, whatever it says.
         assert_eq!(said, "PermissionDenied, and refused");
-        works(&worker, &listener).await;
+        serves(&worker, &listener).await;
 
         let (stranger, _copy) = nobody("listens");
         let uri = stranger.hear();
@@ -335,7 +317,34 @@ fn what_a_killed_process_has_sent_is_received_and_nothing_is_left_of_it() {
         assert!(!is_named(&uri), "its name is left");
         assert_eq!(files_in_shared_memory(), before);
         drop(connection);
-        works(&worker, &Listener::bind(&worker, "shm://").await.expect("listens")).await;
+        serves(&worker, &Listener::bind(&worker, "shm://").await.expect("listens")).await;
+    });
+}
+
+#[test]
+fn busy_threads_learn_that_a_peer_was_killed() {
+    run(async {
+        let config = Config { polling: Polling::Busy, ..Config::default() };
+        let worker = Worker::new(config).expect("valid settings");
+        let peers = [Peer::start("dies"), Peer::start("dies"), Peer::start("dies")];
+        let mut threads = Vec::new();
+        for peer in &peers {
+            let connection = Connector::new(&worker).connect(&peer.hear()).await.expect("connects");
+            // Each polls all the time, so the worker is hardly ever free.
+            threads.push(std::thread::spawn(move || {
+                let error = common::block_on(connection.recv()).expect_err("it is dead");
+                (error, Instant::now())
+            }));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let killed = Instant::now();
+        peers.into_iter().for_each(Peer::kill);
+        let join = move || threads.into_iter().map(|thread| thread.join().expect("no panic")).collect::<Vec<_>>();
+        for (error, told) in aside(join).await {
+            assert_eq!(error.kind(), ErrorKind::ConnectionBroken, "{error}");
+            // With the next look after the queue, which is every 25 ms, whoever takes it.
+            assert!(told < killed + Duration::from_millis(300), "after {:?}", told - killed);
+        }
     });
 }
 
@@ -366,14 +375,14 @@ fn nothing_is_left_of_connections_that_have_ended() {
     run(async {
         let worker = common::worker();
         let listener = Listener::bind(&worker, "shm://").await.expect("listens");
-        works(&worker, &listener).await;
+        serves(&worker, &listener).await;
         let settled = || {
             std::thread::sleep(Duration::from_millis(300));
             (descriptors(), rings())
         };
         let before = aside(settled).await;
         for _ in 0..20 {
-            works(&worker, &listener).await;
+            serves(&worker, &listener).await;
         }
         aside(move || soon(|| descriptors() <= before.0 && rings() <= before.1, "something is left")).await;
     });

@@ -6,31 +6,13 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use common::aside;
-use zcmi::{Access, Answer, Buffer, Config, Connection, Connector, Error, ErrorKind, Listener, RemoteBuffer, Worker};
+use common::{aside, run, serves};
+use zcmi::{Access, Answer, Buffer, Config, Connector, Error, ErrorKind, Listener, RemoteBuffer, Worker};
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn run<F: Future<Output = ()>>(test: F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime
-        .block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test ends in time") });
-}
-
 async fn listen(worker: &Worker) -> Listener {
     Listener::bind(worker, "tcp://127.0.0.1:0").await.expect("listens")
-}
-
-async fn pair(worker: &Worker, listener: &Listener) -> (Connection, Connection) {
-    let (connector, uri) = (Connector::new(worker), listener.uri());
-    let (client, server) = tokio::join!(connector.connect(&uri), listener.accept());
-    (client.expect("connects"), server.expect("accepts"))
-}
-
-async fn works(worker: &Worker, listener: &Listener) {
-    let (client, server) = pair(worker, listener).await;
-    client.send(b"still here").await.expect("sends");
-    assert_eq!(&*server.recv().await.expect("receives"), b"still here");
 }
 
 /// Connects to a listener of plain TCP that does `answer`, which must fail.
@@ -94,7 +76,7 @@ fn strangers_cost_a_listener_nothing_but_a_warning() {
     run(async {
         let worker = Worker::new(Config { backlog: 8, ..Config::default() }).expect("valid");
         let listener = listen(&worker).await;
-        works(&worker, &listener).await;
+        serves(&worker, &listener).await;
         let address = listener.local_address();
         let before = common::aside(descriptors).await;
         // Noise, a part of an introduction, somebody who asks and goes, nothing at all: more of the last than may wait.
@@ -112,7 +94,7 @@ fn strangers_cost_a_listener_nothing_but_a_warning() {
         };
         let told = aside(move || silent.iter().filter(|stream| refused(stream)).count()).await;
         assert!(told >= 12, "{told} of 20 were told that there is no room");
-        works(&worker, &listener).await;
+        serves(&worker, &listener).await;
         aside(move || {
             let begun = Instant::now();
             while descriptors() > before {

@@ -60,6 +60,16 @@ pub(crate) enum RegionAccess {
 }
 
 impl RegionAccess {
+    /// Whether it lets anybody write the memory.
+    pub(crate) fn is_writing(self) -> bool {
+        match self {
+            Self::Local | Self::LocalOnDemand => true,
+            Self::LocalRead => false,
+            Self::Remote { access, .. } => access.is_writing(),
+            Self::Windows { write } => write,
+        }
+    }
+
     /// Whether pages come when the device touches them.
     #[cfg(any(test, feature = "internals", feature = "verbs"))]
     pub(crate) fn is_on_demand(self) -> bool {

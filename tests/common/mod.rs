@@ -131,6 +131,27 @@ pub fn on_device_within<F: Future<Output = ()>>(bound: Duration, test: impl FnOn
     });
 }
 
+/// Runs an asynchronous test that needs no device, within a minute.
+pub fn run<F: Future<Output = ()>>(test: F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test ends in time") });
+}
+
+/// Both ends of a connection to `listener`.
+pub async fn connect_to(worker: &Worker, listener: &Listener) -> (Connection, Connection) {
+    let (connector, uri) = (Connector::new(worker), listener.uri());
+    let (client, server) = tokio::join!(connector.connect(&uri), listener.accept());
+    (client.expect("connects"), server.expect("accepts"))
+}
+
+/// A new connection to `listener` carries a message.
+pub async fn serves(worker: &Worker, listener: &Listener) {
+    let (client, server) = connect_to(worker, listener).await;
+    client.send(b"still here").await.expect("sends");
+    assert_eq!(&*server.recv().await.expect("receives"), b"still here");
+}
+
 /// A listener on a port of its own.
 pub async fn listen(worker: &Worker, address: &str) -> Listener {
     Listener::bind(worker, &uri(format_args!("{address}:0"))).await.expect("listens")
@@ -138,11 +159,7 @@ pub async fn listen(worker: &Worker, address: &str) -> Listener {
 
 /// Two connected ends in this process.
 pub async fn pair(worker: &Worker, address: &str) -> (Connection, Connection) {
-    let listener = listen(worker, address).await;
-    let uri = listener.uri();
-    let connector = Connector::new(worker);
-    let (client, server) = tokio::join!(connector.connect(&uri), listener.accept());
-    (client.expect("connects"), server.expect("accepts"))
+    connect_to(worker, &listen(worker, address).await).await
 }
 
 /// A worker with default settings.

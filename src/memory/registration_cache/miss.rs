@@ -43,7 +43,7 @@ impl Core {
         domain: &dyn Domain,
         access: RegionAccess,
     ) -> Result<Lease> {
-        if writes(access) && !memory.is_writable() {
+        if access.is_writing() && !memory.is_writable() {
             let detail = "the memory may only be read";
             return Err(Error::new(ErrorKind::AccessDenied, "register memory").with_detail(detail));
         }
@@ -202,14 +202,5 @@ impl Drop for Reservation<'_> {
         inner.refund(self.charge);
         drop(inner);
         self.pending.finish();
-    }
-}
-
-fn writes(access: RegionAccess) -> bool {
-    match access {
-        RegionAccess::Local | RegionAccess::LocalOnDemand => true,
-        RegionAccess::LocalRead => false,
-        RegionAccess::Remote { access, .. } => access.is_writing(),
-        RegionAccess::Windows { write } => write,
     }
 }

@@ -134,13 +134,7 @@ impl Domain for SoftwareDomain {
         range: Range<usize>,
         access: RegionAccess,
     ) -> Result<Arc<dyn Registration>> {
-        let (is_written, is_reached) = match access {
-            RegionAccess::Local | RegionAccess::LocalOnDemand => (true, false),
-            RegionAccess::LocalRead => (false, false),
-            RegionAccess::Remote { access, .. } => (access.is_writing(), true),
-            RegionAccess::Windows { write } => (write, false),
-        };
-        if is_written && !memory.is_writable() {
+        if access.is_writing() && !memory.is_writable() {
             let detail = "the memory may only be read";
             return Err(Error::new(ErrorKind::Unsupported, "register memory").with_detail(detail));
         }
@@ -151,7 +145,7 @@ impl Domain for SoftwareDomain {
         let base = memory.address().addr() as u64;
         let region = Region { memory: RwLock::new(Some(Arc::clone(memory))), base, range, access };
         let region = Arc::new(region);
-        let key = is_reached.then(|| {
+        let key = matches!(access, RegionAccess::Remote { .. }).then(|| {
             let mut books = lock(&self.books);
             let key = books.new_key();
             books.regions.insert(key, Arc::clone(&region));

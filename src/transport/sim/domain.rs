@@ -183,13 +183,7 @@ impl Domain for SimDomain {
         range: Range<usize>,
         access: RegionAccess,
     ) -> Result<Arc<dyn Registration>> {
-        let writes = match access {
-            RegionAccess::Local | RegionAccess::LocalOnDemand => true,
-            RegionAccess::LocalRead => false,
-            RegionAccess::Remote { access, .. } => access.is_writing(),
-            RegionAccess::Windows { write } => write,
-        };
-        if access.is_on_demand() || (writes && !memory.is_writable()) {
+        if access.is_on_demand() || (access.is_writing() && !memory.is_writable()) {
             return Err(Error::new(ErrorKind::Unsupported, "register memory"));
         }
         let region = Region { memory: Arc::clone(memory), range, access };
