@@ -5,6 +5,7 @@
 mod connect;
 mod count;
 mod idle;
+mod latency;
 mod live;
 mod peer;
 mod rate;
@@ -35,6 +36,9 @@ pub(crate) struct Arguments {
     /// A frame for each message.
     #[arg(long)]
     no_coalescing: bool,
+    /// By which functions a latency is measured.
+    #[arg(long, value_enum, default_value = "async")]
+    api: Api,
     /// How both ends wait.
     #[arg(long, value_enum, default_value = "busy")]
     polling: Waiting,
@@ -60,11 +64,19 @@ enum Measure {
     Count,
     /// The memory that connections take which carry nothing.
     Idle,
+    /// One message at a time, to and fro.
+    Latency,
     /// Many messages at a time.
     Rate,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum Api {
+    Async,
+    Blocking,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Waiting {
     Adaptive,
     Busy,
@@ -74,6 +86,7 @@ enum Waiting {
 #[derive(Clone, Copy, ValueEnum)]
 enum Carrier {
     Rdma,
+    Shm,
     Tcp,
 }
 
@@ -82,6 +95,7 @@ impl Arguments {
     fn place(&self) -> Option<String> {
         match self.transport {
             Carrier::Rdma => std::env::var("ZCMI_HOST1").ok().map(|address| format!("rdma://{address}:0")),
+            Carrier::Shm => Some(format!("shm://zcmi-bench-{}", std::process::id())),
             Carrier::Tcp => Some("tcp://127.0.0.1:0".to_owned()),
         }
     }
@@ -117,6 +131,8 @@ fn main() {
             (Measure::Connect, true) => connect::server(&arguments, &place).await,
             (Measure::Count, _) => count::run(&arguments, &place).await,
             (Measure::Idle, _) => idle::run(&arguments, &place).await,
+            (Measure::Latency, false) => latency::client(&arguments).await,
+            (Measure::Latency, true) => latency::server(&arguments, &place).await,
             (Measure::Rate, false) => rate::client(&arguments).await,
             (Measure::Rate, true) => rate::server(&arguments, &place).await,
         }

@@ -13,6 +13,8 @@ use crate::{Error, ErrorKind, Failed, Result};
 thread_local! {
     /// Calls of this thread that block, one within the other.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
+    /// How this thread is woken. Who wakes it late only has it look once more.
+    static PARKED: (Arc<Parked>, Waker) = Parked::here();
 }
 
 /// Whether this thread is in a call that blocks: nothing else of its runtime, if it has one, is run meanwhile.
@@ -53,29 +55,16 @@ pub fn block_on_timeout<F: Future>(future: F, timeout: Duration) -> Option<F::Ou
     }
 }
 
-fn run<F: Future>(mut future: Pin<&mut F>, deadline: Option<Instant>) -> Option<F::Output> {
+fn run<F: Future>(future: Pin<&mut F>, deadline: Option<Instant>) -> Option<F::Output> {
     let _within = Within::enter();
-    let parked = Arc::new(Parked { thread: std::thread::current(), is_woken: AtomicBool::new(false) });
-    let waker = Waker::from(Arc::clone(&parked));
-    let mut context = Context::from_waker(&waker);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return Some(output);
-        }
-        loop {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return None;
-            }
-            if parked.is_woken.swap(false, Ordering::Acquire) {
-                break;
-            }
-            // It may come back for no reason.
-            match left {
-                Some(left) => std::thread::park_timeout(left),
-                None => std::thread::park(),
-            }
-        }
+    let mut future = Some(future);
+    let mut run_with = |(parked, waker): &(Arc<Parked>, Waker)| {
+        future.take().and_then(|future| parked.run(future, &mut Context::from_waker(waker), deadline))
+    };
+    match PARKED.try_with(&mut run_with) {
+        Ok(output) => output,
+        // The thread is about to end.
+        Err(_) => run_with(&Parked::here()),
     }
 }
 
@@ -97,6 +86,40 @@ impl Drop for Within {
 struct Parked {
     thread: Thread,
     is_woken: AtomicBool,
+}
+
+impl Parked {
+    fn here() -> (Arc<Self>, Waker) {
+        let parked = Arc::new(Self { thread: std::thread::current(), is_woken: AtomicBool::new(false) });
+        (Arc::clone(&parked), Waker::from(parked))
+    }
+
+    fn run<F: Future>(
+        &self,
+        mut future: Pin<&mut F>,
+        context: &mut Context<'_>,
+        deadline: Option<Instant>,
+    ) -> Option<F::Output> {
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                return Some(output);
+            }
+            loop {
+                let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+                if left.is_some_and(|left| left.is_zero()) {
+                    return None;
+                }
+                if self.is_woken.swap(false, Ordering::Acquire) {
+                    break;
+                }
+                // It may come back for no reason.
+                match left {
+                    Some(left) => std::thread::park_timeout(left),
+                    None => std::thread::park(),
+                }
+            }
+        }
+    }
 }
 
 impl Wake for Parked {

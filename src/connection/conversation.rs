@@ -82,7 +82,12 @@ pub(super) enum Stored {
     Buffer(Buffer),
     /// The pool had no room.
     Heap(Box<[u8]>),
+    /// So short that it is copied as fast as a buffer is taken from the pool.
+    Tiny(u8, [u8; TINY]),
 }
+
+/// Bytes of a message that is kept where it is.
+const TINY: usize = 64;
 
 /// What a receiver can do.
 pub(super) enum Next {
@@ -145,6 +150,13 @@ impl Conversation {
         }
         self.push(cost(payload.len()), State::Message(Stored::of(payload)));
         Ok(())
+    }
+
+    /// A message of `length` bytes came in and is received at once, before which none waits; answers whether that may be.
+    #[inline]
+    pub(super) fn pass(&mut self, length: usize) -> bool {
+        let is_plain = self.entries.is_empty() && !self.has_lost && !self.is_declining && !self.peer_ended;
+        is_plain && self.receive.pass(cost(length))
     }
 
     /// A long message was offered; answers whether it is wanted.
@@ -402,9 +414,11 @@ impl Conversation {
 }
 
 impl Stored {
-    fn of(payload: &[u8]) -> Self {
-        if payload.is_empty() {
-            return Self::Buffer(Buffer::default());
+    pub(super) fn of(payload: &[u8]) -> Self {
+        if payload.len() <= TINY {
+            let mut bytes = [0; TINY];
+            bytes[..payload.len()].copy_from_slice(payload);
+            return Self::Tiny(payload.len() as u8, bytes);
         }
         match crate::Pool::with_global(|pool| pool.allocate(payload.len())) {
             Ok(mut buffer) => {
@@ -419,9 +433,14 @@ impl Stored {
     }
 
     pub(super) fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
         match self {
-            Self::Buffer(buffer) => buffer.len(),
-            Self::Heap(bytes) => bytes.len(),
+            Self::Buffer(buffer) => buffer,
+            Self::Heap(bytes) => bytes,
+            Self::Tiny(length, bytes) => &bytes[..usize::from(*length)],
         }
     }
 }

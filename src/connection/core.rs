@@ -74,7 +74,9 @@ pub(super) struct Core<Q> {
     pub(super) had_completions: bool,
     /// When peers were last looked after.
     pub(super) watched_at: Option<Instant>,
-    is_dispatching: bool,
+    /// Messages that were received without a poll since the last.
+    pub(super) received_now: u32,
+    pub(super) is_dispatching: bool,
     must_poll_again: bool,
 }
 
@@ -137,6 +139,7 @@ impl<Q: Queue> Core<Q> {
             was_polled: false,
             had_completions: false,
             watched_at: None,
+            received_now: 0,
             is_dispatching: false,
             must_poll_again: false,
         }
@@ -221,6 +224,15 @@ impl<Q: Queue> Core<Q> {
         }
         completions.clear();
         self.completions = completions;
+        self.end_batch();
+        let must_poll_again = std::mem::take(&mut self.must_poll_again);
+        self.had_completions = had_completions || must_poll_again;
+        self.received_now = 0;
+        polled.map(|polled| polled | must_poll_again)
+    }
+
+    /// What follows from a batch of completions.
+    pub(super) fn end_batch(&mut self) {
         // After the batch, so that a request whose error says more comes first.
         while let Some(key) = self.flushed.pop() {
             let detail = "the device has ended it, as it does after a refused access";
@@ -230,9 +242,6 @@ impl<Q: Queue> Core<Q> {
             self.pump(key);
         }
         self.is_dispatching = false;
-        let must_poll_again = std::mem::take(&mut self.must_poll_again);
-        self.had_completions = had_completions || must_poll_again;
-        polled.map(|polled| polled | must_poll_again)
     }
 
     /// Handles the completions that are there, once, whatever the poll answers: what it broke is told to those it concerns.
@@ -335,11 +344,10 @@ impl<Q: Queue> Core<Q> {
     }
 
     /// A receive has ended: what came in is handled, and the receive posted again.
-    fn received(&mut self, key: LinkKey, completion: &mut Completion) {
+    pub(super) fn received(&mut self, key: LinkKey, completion: &mut Completion) {
         match std::mem::replace(&mut completion.result, Ok(0)) {
             Ok(bytes) => {
-                let buffer = completion.memory.as_ref().and_then(Transfer::buffer);
-                self.arrive(key, buffer, bytes as usize, completion.immediate);
+                self.arrive(key, completion, bytes as usize);
             }
             Err(Failure::Broken(error)) => self.fail(key, error),
             Err(Failure::Flushed) => self.was_flushed(key),
@@ -349,17 +357,21 @@ impl<Q: Queue> Core<Q> {
         }
     }
 
-    fn arrive(&mut self, key: LinkKey, buffer: Option<&Buffer>, bytes: usize, immediate: Option<u32>) {
+    fn arrive(&mut self, key: LinkKey, completion: &Completion, bytes: usize) {
         let Some(link) = find(&mut self.links, key) else { return };
         if link.is_violated {
             return;
         }
         link.liveness.heard();
         let mut arrived = std::mem::take(&mut self.arrived);
-        let handled = match (immediate, buffer.and_then(|buffer| buffer.get(..bytes))) {
-            (Some(value), _) => link.notified(value),
-            (None, Some(received)) => link.arrive(received, &mut arrived),
-            (None, None) => Err("more bytes than the receive has"),
+        let Completion { token, immediate, memory, .. } = completion;
+        let handled = match (immediate, memory) {
+            (Some(value), _) => link.notified(*value),
+            (None, None) => link.arrive(self.queue.lent(*token, bytes), &mut arrived),
+            (None, Some(memory)) => match memory.buffer().and_then(|buffer| buffer.get(..bytes)) {
+                Some(received) => link.arrive(received, &mut arrived),
+                None => Err("more bytes than the receive has"),
+            },
         };
         // Of a frame that is wrong somewhere, what is before that counts.
         for index in arrived.channels.drain(..) {

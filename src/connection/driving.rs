@@ -8,10 +8,12 @@ use super::core::Core;
 use super::engine::Engine;
 use super::hand_over::{self, Driven};
 use crate::config::Polling;
-use crate::transport::{Queue, Transport};
+use crate::transport::{Kind, Queue, Transport};
 
 /// Polls between two looks at the clock, which may be a system call.
 const POLLS_PER_LOOK: u32 = 64;
+/// Looks between two polls.
+const LOOKS: u32 = 8;
 /// Polls that have found something before others get their turn.
 const ROUNDS: u32 = 16;
 /// How long a waiter polls that is busy, or kept busy, before it lets other tasks of its thread run.
@@ -53,8 +55,16 @@ impl<T: Transport> Engine<T> {
         let mut begun = None;
         let (mut polls, mut rounds) = (0, 0);
         let (mut kept_busy_since, mut is_kept_busy) = (None, false);
+        // Where a message can be received without a poll, mostly nothing else is waited for.
+        let looks = if self.transport == Kind::Shm && !budget.is_zero() { LOOKS } else { 0 };
         loop {
             core.uncork();
+            for _ in 0..looks {
+                if let Poll::Ready(result) = attempt(&mut core, None) {
+                    self.settle(core);
+                    return Poll::Ready(result);
+                }
+            }
             let happened = self.progress(&mut core);
             if let Poll::Ready(result) = attempt(&mut core, None) {
                 self.settle(core);

@@ -71,7 +71,7 @@ pub(super) struct Link {
     pub(super) finish: Finish,
     /// The last record is to be queued as soon as there is room.
     pub(super) is_finish_wanted: bool,
-    peer_finished: bool,
+    pub(super) peer_finished: bool,
     /// The peer has violated the protocol: nothing more that it says counts.
     pub(super) is_violated: bool,
     /// Messages that were sent and are to be acknowledged, and those that are.

@@ -10,8 +10,8 @@ use crate::{Buffer, Result};
 
 /// A message that was received. It derefs to `[u8]`.
 ///
-/// It is in a [`Buffer`] of the process' pool: a long one was fetched there without a copy. It is its receiver's, and
-/// can be kept.
+/// It is in a [`Buffer`] of the process' pool, unless it is very short: a long one was fetched there without a copy. It is its
+/// receiver's, and can be kept.
 pub struct Message(Stored);
 
 impl Message {
@@ -19,25 +19,27 @@ impl Message {
         Self(stored)
     }
 
-    /// Its bytes as [`Bytes`], without a copy.
+    /// Its bytes as [`Bytes`], without a copy of more than 64 bytes.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         match self.0 {
             Stored::Buffer(buffer) => buffer.into_bytes(),
             Stored::Heap(bytes) => bytes.into(),
+            tiny @ Stored::Tiny(..) => Bytes::copy_from_slice(tiny.bytes()),
         }
     }
 
-    /// Its bytes in registered memory, without a copy unless the pool had no room when a short one came.
+    /// Its bytes in registered memory, without a copy of more than 64 bytes, unless the pool had no room when a short one came.
     ///
     /// # Errors
-    /// [`PoolExhausted`](crate::ErrorKind::PoolExhausted), if the pool had no room and still has none.
+    /// [`PoolExhausted`](crate::ErrorKind::PoolExhausted), if the pool has no room for it.
     pub fn into_buffer(self) -> Result<Buffer> {
         match self.0 {
             Stored::Buffer(buffer) => Ok(buffer),
-            Stored::Heap(bytes) => {
+            copied => {
+                let bytes = copied.bytes();
                 let mut buffer = Buffer::allocate(bytes.len())?;
-                buffer.copy_from_slice(&bytes);
+                buffer.copy_from_slice(bytes);
                 Ok(buffer)
             }
         }
@@ -47,10 +49,7 @@ impl Message {
 impl Deref for Message {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        match &self.0 {
-            Stored::Buffer(buffer) => buffer,
-            Stored::Heap(bytes) => bytes,
-        }
+        self.0.bytes()
     }
 }
 

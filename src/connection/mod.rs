@@ -1,6 +1,7 @@
 //! Connections: who listens, who connects, and the worker that drives them.
 
 mod address;
+mod at_once;
 mod auto;
 mod batch;
 mod channel;

@@ -56,6 +56,9 @@ impl<Q: Queue> Core<Q> {
         length: usize,
         acknowledge: bool,
     ) -> Poll<Result<u64>> {
+        if let Some(sent) = self.send_now(key, channel, pieces, length, acknowledge) {
+            return Poll::Ready(Ok(sent));
+        }
         let Some(id) = self.may_send(key, channel, cost(length))? else { return Poll::Pending };
         let record = Record::Message { channel: id, acknowledge, payload: &[] };
         if !self.append(key, record, length, pieces.iter().map(|piece| &**piece))? {
@@ -236,6 +239,10 @@ impl<Q: Queue> Core<Q> {
 
     /// Posts the frame in the first `length` bytes of `buffer`.
     fn post(&mut self, key: LinkKey, channel: ChannelKey, buffer: Buffer, length: usize, token: u64) {
+        if token == FRAME && self.queue.takes_now(channel, length) {
+            self.queue.send_now(channel, &buffer[..length], &[]);
+            return self.keep_frame(buffer);
+        }
         let Some(link) = find(&mut self.links, key) else { return };
         let signaled = link.signal_frame(token != FRAME);
         let request = |source| Request { token, operation: Operation::Send, source, signaled, fence: false };

@@ -21,6 +21,9 @@ impl<T: Transport> Inner<T> {
         if length <= self.eager_limit {
             return self.send_short(channel, pieces, length, false).await.map(drop);
         }
+        if self.is_sent_now(channel, pieces, length) {
+            return Ok(());
+        }
         self.send_copy(channel, pieces, length).await
     }
 
@@ -108,6 +111,12 @@ impl<T: Transport> Inner<T> {
         sent.await.map_err(|error| self.refine(error))
     }
 
+    /// Whether a long message is sent, by a transport that copies messages.
+    fn is_sent_now(self: &Arc<Self>, channel: usize, pieces: &[IoSlice<'_>], length: usize) -> bool {
+        length as u64 <= self.longest
+            && self.engine.with(|core| core.send_now(self.key, channel, pieces, length, false)).is_some()
+    }
+
     async fn send_copy(self: &Arc<Self>, channel: usize, pieces: &[IoSlice<'_>], length: usize) -> Result<()> {
         self.check_length(length)?;
         let mut buffer =
@@ -128,6 +137,9 @@ impl<T: Transport> Inner<T> {
     ) -> std::result::Result<M, Failed<M>> {
         let length = source.bytes();
         if length > self.eager_limit {
+            if self.is_sent_now(channel, &[IoSlice::new(source.lent())], length) {
+                return Ok(source);
+            }
             return self.send_long(channel, source).await;
         }
         match self.send_short(channel, &[IoSlice::new(source.lent())], length, false).await {

@@ -34,7 +34,23 @@ impl<Q: Queue> Core<Q> {
     pub(super) fn receive(&mut self, key: LinkKey, channel: usize, ahead: bool) -> Poll<Result<Step>> {
         let Some(link) = find(&mut self.links, key) else { return closed() };
         let Some(conversation) = link.conversations.get_mut(channel) else { return closed() };
-        match conversation.next(ahead) {
+        let mut next = conversation.next(ahead);
+        if matches!(next, Next::Wait) && conversation.is_empty() {
+            match self.receive_now(key, channel) {
+                (_, Some(stored)) => {
+                    self.passed(key, channel);
+                    return Poll::Ready(Ok(Step::Message(stored)));
+                }
+                (false, None) => {}
+                (true, None) => {
+                    let conversation = find(&mut self.links, key).and_then(|link| link.conversations.get_mut(channel));
+                    let Some(conversation) = conversation else { return closed() };
+                    next = conversation.next(ahead);
+                }
+            }
+        }
+        let Some(link) = find(&mut self.links, key) else { return closed() };
+        match next {
             Next::Message(stored) => {
                 self.was_taken(key, channel);
                 Poll::Ready(Ok(Step::Message(stored)))
@@ -88,6 +104,14 @@ impl<Q: Queue> Core<Q> {
         link.window_changed(channel);
         if !link.outbox.is_empty() {
             self.post_frames(key, false);
+        }
+    }
+
+    /// A message was received as it came.
+    fn passed(&mut self, key: LinkKey, channel: usize) {
+        self.was_taken(key, channel);
+        if self.link(key).is_some_and(|link| link.credit_due) {
+            self.pump(key);
         }
     }
 

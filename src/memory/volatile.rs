@@ -38,50 +38,101 @@ pub(crate) fn store(memory: &dyn Registrable, offset: usize, source: &[u8]) {
     unsafe { store_words(base.wrapping_add(offset), source) }
 }
 
-/// Copies `destination.len()` bytes from `from` on, though a peer may be writing them.
+/// Copies `destination.len()` bytes from `from` on, though a peer may be writing them: each aligned word is read whole.
 ///
 /// # Safety
 /// They are mapped until it returns, and only ever accessed atomically while somebody may be writing them.
 pub(crate) unsafe fn load_words(from: *mut u8, destination: &mut [u8]) {
-    let mut done = 0;
-    while done < destination.len() {
-        let at = from.wrapping_add(done);
-        if at.addr().is_multiple_of(8) && destination.len() - done >= 8 {
-            // SAFETY: aligned, and mapped, as the caller promises.
-            let word = unsafe { word(at) }.load(Ordering::Relaxed);
-            destination[done..done + 8].copy_from_slice(&word.to_ne_bytes());
-            done += 8;
-        } else {
-            // SAFETY: mapped, as the caller promises.
-            destination[done] = unsafe { byte(at) }.load(Ordering::Relaxed);
-            done += 1;
-        }
+    let (head, middle) = destination.split_at_mut(until_aligned(from, destination.len()));
+    // SAFETY: as the caller promises.
+    unsafe { load_bytes(from, head) };
+    let mut at = from.wrapping_add(head.len());
+    let mut words = middle.chunks_exact_mut(WORD);
+    for to in &mut words {
+        // SAFETY: aligned, and mapped, as the caller promises.
+        let word = unsafe { word(at) }.load(Ordering::Relaxed);
+        to.copy_from_slice(&word.to_ne_bytes());
+        at = at.wrapping_add(WORD);
     }
+    // SAFETY: as the caller promises.
+    unsafe { load_bytes(at, words.into_remainder()) };
     // What was written before the bytes we saw is seen from here on, as far as the device orders it.
     std::sync::atomic::fence(Ordering::Acquire);
 }
 
-/// Copies `source` to `to` and behind, though a peer may be reading or writing there.
+/// Copies `source` to `to` and behind, though a peer may be reading or writing there: each aligned word is written whole.
 ///
 /// # Safety
 /// So many bytes are mapped there until it returns, may be written, and are only ever accessed atomically while somebody else may be
 /// accessing them.
 pub(crate) unsafe fn store_words(to: *mut u8, source: &[u8]) {
     std::sync::atomic::fence(Ordering::Release);
-    let mut done = 0;
-    while done < source.len() {
-        let at = to.wrapping_add(done);
-        if at.addr().is_multiple_of(8) && source.len() - done >= 8 {
-            let mut value = [0; 8];
-            value.copy_from_slice(&source[done..done + 8]);
-            // SAFETY: aligned, and mapped, as the caller promises.
-            unsafe { word(at) }.store(u64::from_ne_bytes(value), Ordering::Relaxed);
-            done += 8;
-        } else {
-            // SAFETY: mapped, as the caller promises.
-            unsafe { byte(at) }.store(source[done], Ordering::Relaxed);
-            done += 1;
-        }
+    let (head, middle) = source.split_at(until_aligned(to, source.len()));
+    // SAFETY: as the caller promises.
+    unsafe { store_bytes(to, head) };
+    let mut at = to.wrapping_add(head.len());
+    let mut words = middle.chunks_exact(WORD);
+    for from in &mut words {
+        let mut value = [0; WORD];
+        value.copy_from_slice(from);
+        // SAFETY: aligned, and mapped, as the caller promises.
+        unsafe { word(at) }.store(u64::from_ne_bytes(value), Ordering::Relaxed);
+        at = at.wrapping_add(WORD);
+    }
+    // SAFETY: as the caller promises.
+    unsafe { store_bytes(at, words.remainder()) };
+}
+
+/// Copies bytes from `from` to `to`, one of which a peer may be writing or reading. In which order, and in which parts, is open: what they
+/// mean must not depend on it.
+///
+/// # Safety
+/// So many bytes are mapped at both until it returns, and may be written at `to`; what somebody else may be accessing is only ever
+/// accessed atomically, or by this.
+pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
+    #[cfg(all(target_arch = "x86_64", not(any(miri, loom, tsan))))]
+    // SAFETY: as the caller promises. To the compiler it is as foreign as what the other process does; each byte is read and written
+    // once, as relaxed atomic accesses would.
+    unsafe {
+        std::arch::asm!(
+            "rep movsb",
+            inout("rcx") length => _,
+            inout("rdi") to => _,
+            inout("rsi") from => _,
+            options(nostack, preserves_flags),
+        );
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(any(miri, loom, tsan)))))]
+    for offset in 0..length {
+        // SAFETY: mapped, as the caller promises.
+        let value = unsafe { byte(from.cast_mut().wrapping_add(offset)) }.load(Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { byte(to.wrapping_add(offset)) }.store(value, Ordering::Relaxed);
+    }
+}
+
+const WORD: usize = size_of::<u64>();
+
+/// How many of `length` bytes at `at` are before the first aligned word.
+fn until_aligned(at: *mut u8, length: usize) -> usize {
+    (at.addr().wrapping_neg() % WORD).min(length)
+}
+
+/// # Safety
+/// As [`load_words`].
+unsafe fn load_bytes(from: *mut u8, destination: &mut [u8]) {
+    for (offset, to) in destination.iter_mut().enumerate() {
+        // SAFETY: mapped, as the caller promises.
+        *to = unsafe { byte(from.wrapping_add(offset)) }.load(Ordering::Relaxed);
+    }
+}
+
+/// # Safety
+/// As [`store_words`].
+unsafe fn store_bytes(to: *mut u8, source: &[u8]) {
+    for (offset, from) in source.iter().enumerate() {
+        // SAFETY: mapped, as the caller promises.
+        unsafe { byte(to.wrapping_add(offset)) }.store(*from, Ordering::Relaxed);
     }
 }
 

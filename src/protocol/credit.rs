@@ -63,6 +63,19 @@ impl Credits {
         self.owed += 1;
     }
 
+    /// Whether a frame may come in that gives so many credits, and is done with at once.
+    #[inline]
+    pub(crate) fn can_pass(&self, credits: u16) -> bool {
+        self.available + u32::from(credits) <= MOST_CREDITS && self.occupied + self.owed < self.granted
+    }
+
+    /// It does.
+    #[inline]
+    pub(crate) fn pass(&mut self, credits: u16) {
+        self.available += u32::from(credits);
+        self.owed += 1;
+    }
+
     /// So many more receives are posted for the peer.
     pub(crate) fn grow(&mut self, receives: u32) {
         self.granted += receives;

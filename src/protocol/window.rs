@@ -66,6 +66,14 @@ impl ReceiveWindow {
         Ok(())
     }
 
+    /// A message came in that the application receives at once; answers whether the peer had room for it.
+    #[inline]
+    pub(crate) fn pass(&mut self, cost: u64) -> bool {
+        let is_allowed = allows(self.occupied + self.owed, self.limit, cost);
+        self.owed += if is_allowed { cost } else { 0 };
+        is_allowed
+    }
+
     /// The application has received a message.
     pub(crate) fn release(&mut self, cost: u64) {
         debug_assert!(self.occupied >= cost);

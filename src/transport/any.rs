@@ -1,6 +1,7 @@
 //! The transport of a build: whichever transports it has, told apart by a match.
 
 use std::fmt;
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -198,6 +199,26 @@ impl Queue for AnyQueue {
     #[inline]
     fn flush(&mut self) -> Result<()> {
         with!(AnyQueue, self, queue => queue.flush())
+    }
+
+    #[inline]
+    fn takes_now(&mut self, channel: ChannelKey, length: usize) -> bool {
+        with!(AnyQueue, self, queue => queue.takes_now(channel, length))
+    }
+
+    #[inline]
+    fn send_now(&mut self, channel: ChannelKey, head: &[u8], pieces: &[IoSlice<'_>]) {
+        with!(AnyQueue, self, queue => queue.send_now(channel, head, pieces));
+    }
+
+    #[inline]
+    fn receive_now(&mut self, channel: ChannelKey) -> Option<(u64, usize)> {
+        with!(AnyQueue, self, queue => queue.receive_now(channel))
+    }
+
+    #[inline]
+    fn lent(&self, token: u64, length: usize) -> &[u8] {
+        with!(AnyQueue, self, queue => queue.lent(token, length))
     }
 
     #[inline]

@@ -20,6 +20,7 @@ pub(crate) mod tcp;
 pub(crate) mod verbs;
 
 use std::fmt;
+use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -168,7 +169,8 @@ pub(crate) struct Refused {
 }
 
 /// The end of a request. As a receive without memory that failed, it tells that a channel has broken by itself, or, of no channel,
-/// that a receive was lost and another can be posted in its place.
+/// that a receive was lost and another can be posted in its place. As one that succeeded, without an immediate, a message has come
+/// that needed no receive: the queue lends it by the token.
 #[derive(Debug)]
 pub(crate) struct Completion {
     pub(crate) token: u64,
@@ -221,6 +223,27 @@ pub(crate) trait Queue: Send + 'static {
     fn stage(&mut self, channel: ChannelKey, request: Request<'_>) -> std::result::Result<(), Refused>;
     /// Posts the batch, in one call of the device.
     fn flush(&mut self) -> Result<()>;
+    /// Where messages are copied anyway: whether one of so many bytes can be [sent now](Self::send_now), because nothing that was posted
+    /// waits before it and there is room.
+    fn takes_now(&mut self, channel: ChannelKey, length: usize) -> bool {
+        let _ = (channel, length);
+        false
+    }
+    /// Sends a message of these bytes at once, which [can be](Self::takes_now). The peer needs no receive for it, and nothing completes.
+    fn send_now(&mut self, channel: ChannelKey, head: &[u8], pieces: &[IoSlice<'_>]) {
+        let _ = (channel, head, pieces);
+    }
+    /// Where looking costs next to nothing: takes what has come next on a channel, if it is a message that needs no receive, without a
+    /// poll; answers its token and length.
+    fn receive_now(&mut self, channel: ChannelKey) -> Option<(u64, usize)> {
+        let _ = channel;
+        None
+    }
+    /// What has come in a message that needed no receive, until the next poll, or the next that is received now.
+    fn lent(&self, token: u64, length: usize) -> &[u8] {
+        let _ = (token, length);
+        &[]
+    }
     /// Requests that still fit.
     fn room(&self, channel: ChannelKey) -> usize;
     /// Posts a receive for the next message on any channel.

@@ -68,6 +68,24 @@ pub(crate) trait Carrier: Sized + Send + 'static {
         offset: usize,
         length: usize,
     ) -> std::result::Result<usize, Halt>;
+    /// Whether so many bytes would be taken at once, by a carrier to which a message costs nothing but its bytes.
+    fn takes_whole(&mut self, length: usize) -> bool {
+        let _ = length;
+        false
+    }
+    /// Gives bytes on, all of which [are taken](Self::takes_whole).
+    fn write_whole(&mut self, heads: [&[u8]; 2], slices: &[IoSlice<'_>]) {
+        let _ = (heads, slices);
+    }
+    /// Copies what has come, from `offset` on, and leaves it there; answers how much, which is nothing where it would cost more than a look.
+    fn peek(&mut self, offset: usize, bytes: &mut [u8]) -> usize {
+        let _ = (offset, bytes);
+        0
+    }
+    /// Takes off so many bytes, which were peeked at.
+    fn skip(&mut self, length: usize) {
+        let _ = length;
+    }
     /// Nothing more is written for now.
     fn flush(&mut self) {}
 

@@ -7,6 +7,12 @@ const VERSION: u8 = 1;
 
 /// Bytes of a header.
 pub(in crate::transport) const HEADER: usize = size_of::<Wire>();
+/// Bytes of the header of a [`Frame::Message`].
+pub(in crate::transport) const SHORT_HEADER: usize = std::mem::offset_of!(Wire, address);
+/// Bytes that a message has at most.
+pub(in crate::transport) const MOST_MESSAGE: usize = 64 << 10;
+
+const MESSAGE: u8 = 11;
 
 /// Little endian. What a kind does not use is 0 and not looked at.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -24,6 +30,17 @@ struct Wire {
     value: U32,
     one: U64,
     other: U64,
+}
+
+/// The beginning of every header, and all of a message's.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Short {
+    version: u8,
+    kind: u8,
+    reserved: [u8; 2],
+    length: U32,
+    acknowledged: U64,
 }
 
 /// A header, parsed.
@@ -51,6 +68,10 @@ pub(in crate::transport) enum Frame {
         address: u64,
         key: u32,
         add: u64,
+    },
+    /// With bytes. No request: it needs no receive and is not acknowledged. Its header is [short](SHORT_HEADER).
+    Message {
+        length: u32,
     },
     Probe,
     Read {
@@ -139,6 +160,7 @@ impl Header {
                 at(6, address, key, 0);
                 (wire.one, wire.other) = (compare.into(), swap.into());
             }
+            Frame::Message { length } => at(MESSAGE, 0, 0, length),
             Frame::Probe => at(7, 0, 0, 0),
             Frame::Data { length } => at(8, 0, 0, length),
             Frame::Word { old } => {
@@ -151,6 +173,43 @@ impl Header {
             }
         }
         zerocopy::transmute!(wire)
+    }
+
+    /// Bytes of the header that begins with `bytes`, as far as they tell.
+    #[inline]
+    pub(in crate::transport) fn length(bytes: &[u8]) -> usize {
+        if matches!(bytes, [VERSION, MESSAGE, ..]) { SHORT_HEADER } else { HEADER }
+    }
+
+    /// That of a message.
+    #[inline]
+    pub(in crate::transport) fn message(acknowledged: u64, length: u32) -> [u8; SHORT_HEADER] {
+        zerocopy::transmute!(Short {
+            version: VERSION,
+            kind: MESSAGE,
+            reserved: [0; 2],
+            length: length.into(),
+            acknowledged: acknowledged.into(),
+        })
+    }
+
+    /// Takes apart a whole message: what it acknowledges, its bytes and what is behind it. `None` if it is no message, too long, or not
+    /// all here.
+    #[inline]
+    pub(in crate::transport) fn split_message(bytes: &[u8]) -> Option<(u64, &[u8], &[u8])> {
+        let (header, rest) = bytes.split_first_chunk()?;
+        let (acknowledged, length) = Self::parse_message(header)?;
+        let (message, rest) = rest.split_at_checked(length)?;
+        Some((acknowledged, message, rest))
+    }
+
+    /// What a message acknowledges, and its length. `None` if it is no message, or too long.
+    #[inline]
+    pub(in crate::transport) fn parse_message(header: &[u8; SHORT_HEADER]) -> Option<(u64, usize)> {
+        let header: Short = zerocopy::transmute!(*header);
+        let length = header.length.get() as usize;
+        let is_message = (header.version, header.kind) == (VERSION, MESSAGE) && length <= MOST_MESSAGE;
+        is_message.then_some((header.acknowledged.get(), length))
     }
 
     /// # Errors
@@ -173,6 +232,7 @@ impl Header {
             7 => Frame::Probe,
             8 => Frame::Data { length },
             9 => Frame::Word { old: one },
+            MESSAGE => Frame::Message { length },
             10 => Frame::Refuse { request: one, reason: Reason::parse(value) },
             kind => return Err(format!("a frame of unknown kind {kind}")),
         };
@@ -193,6 +253,7 @@ mod tests {
             Frame::CompareSwap { address, key, compare: 1 << 40, swap: 9 },
             Frame::Data { length },
             Frame::FetchAdd { address, key, add: 3 },
+            Frame::Message { length },
             Frame::Probe,
             Frame::Read { address, key, length },
             Frame::Refuse { request: 5, reason: Reason::Access },
@@ -218,6 +279,14 @@ mod tests {
                 prop_assert_eq!(Header::parse(header.to_bytes()), Ok(header));
             }
         }
+    }
+
+    #[test]
+    fn the_short_header_of_a_message_is_the_beginning_of_its_long_one() {
+        let short = Header::message(1 << 50, 7);
+        let long = Header { acknowledged: 1 << 50, frame: Frame::Message { length: 7 } }.to_bytes();
+        assert_eq!((&short[..], Header::length(&short)), (&long[..SHORT_HEADER], SHORT_HEADER));
+        assert_eq!(Header::length(&Header { acknowledged: 0, frame: Frame::Probe }.to_bytes()), HEADER);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::access::Target;
 use super::carrier::{Carrier, Halt};
-use super::channel::{Channel, Outcome, Trouble};
-use super::frame::{Frame, HEADER, Header, Reason};
+use super::channel::{Channel, Outcome, Standing, Trouble};
+use super::frame::{Frame, HEADER, Header, MOST_MESSAGE, Reason, SHORT_HEADER};
 use super::queue::Shared;
 use crate::Access;
 use crate::memory::{Transfer, volatile};
@@ -15,6 +15,8 @@ use crate::transport::{Completion, Operation};
 pub(super) const SCRATCH: usize = 16 << 10;
 /// Bytes that one poll reads of one channel, at least, so that others get their turn.
 const TURN: usize = 1 << 20;
+/// Bytes that a look takes of what may be a message.
+const GLANCE: usize = 128;
 /// Answers that a peer may wait for. Who asks for more has not kept to what was negotiated.
 const MOST_ANSWERS: usize = 64;
 
@@ -24,6 +26,8 @@ pub(super) struct Intake {
     header: [u8; HEADER],
     have: usize,
     body: Option<Incoming>,
+    /// Of a message that needs no receive, as much as is here.
+    message: Vec<u8>,
     /// What was read behind a message that waits for a receive.
     kept: Vec<u8>,
 }
@@ -38,6 +42,8 @@ struct Incoming {
 enum Place {
     /// The oldest read that is not answered.
     Answer,
+    /// The queue, which lends it.
+    Message,
     /// A receive.
     Receive(u64, Transfer),
     /// Memory that the peer may write, and who is notified then.
@@ -46,7 +52,7 @@ enum Place {
 
 impl Default for Intake {
     fn default() -> Self {
-        Self { header: [0; HEADER], have: 0, body: None, kept: Vec::new() }
+        Self { header: [0; HEADER], have: 0, body: None, message: Vec::new(), kept: Vec::new() }
     }
 }
 
@@ -60,7 +66,7 @@ impl Intake {
         match self.body.take()?.to {
             Place::Receive(token, memory) => Some((token, memory)),
             Place::Target(_, notified) => notified.map(|(_, token, memory)| (token, memory)),
-            Place::Answer => None,
+            Place::Answer | Place::Message => None,
         }
     }
 }
@@ -115,6 +121,8 @@ impl<C: Carrier> Channel<C> {
         }
         let carrier = &mut self.carrier;
         let read = match to {
+            // It is shorter.
+            Place::Message => return Ok(None),
             Place::Receive(_, memory) => fill(carrier, memory, at, left),
             Place::Target(target, _) => {
                 let receive = |memory: &dyn crate::Registrable, offset| carrier.read_to(memory, offset, left);
@@ -149,6 +157,29 @@ impl<C: Carrier> Channel<C> {
         Ok(Some((read, wanted)))
     }
 
+    /// Takes a message that needs no receive, if one is next, with its header; answers its length.
+    #[inline]
+    pub(super) fn receive_now(&mut self, shared: &mut Shared) -> Option<usize> {
+        let is_between = self.intake.have == 0 && self.intake.body.is_none() && self.stalled.is_none();
+        let is_read = is_between && self.is_readable && self.standing == Standing::Active && self.socket.is_open();
+        if !is_read {
+            return None;
+        }
+        let (begin, rest) = shared.now.split_at_mut_checked(GLANCE)?;
+        let have = self.carrier.peek(0, begin);
+        let (acknowledged, length) = Header::parse_message(begin[..have].first_chunk()?)?;
+        // What it acknowledges completes, which a poll tells.
+        let missing = rest.get_mut(..(SHORT_HEADER + length).saturating_sub(have))?;
+        if acknowledged >= self.first
+            || !missing.is_empty() && (have < GLANCE || self.carrier.peek(GLANCE, missing) < missing.len())
+        {
+            return None;
+        }
+        self.carrier.skip(SHORT_HEADER + length);
+        self.output.dry_polls = 0;
+        Some(length)
+    }
+
     /// Takes bytes as they have come, up to a refusal, behind which there is nothing.
     fn take(&mut self, mut bytes: &[u8], shared: &mut Shared) -> Outcome {
         while !bytes.is_empty() && self.is_readable {
@@ -158,17 +189,35 @@ impl<C: Carrier> Channel<C> {
                 continue;
             }
             let have = self.intake.have;
-            let taken = bytes.len().min(HEADER - have);
+            if have == 0
+                && let Some(rest) = self.take_message(bytes, shared)?
+            {
+                bytes = rest;
+                continue;
+            }
+            // The second byte says how long it is.
+            let known = if have < 2 { 2 } else { Header::length(&self.intake.header) };
+            let taken = bytes.len().min(known - have);
             self.intake.header[have..have + taken].copy_from_slice(&bytes[..taken]);
             self.intake.have += taken;
             bytes = &bytes[taken..];
-            if self.intake.have == HEADER && !self.begin(shared)? {
+            let is_whole = self.intake.have >= 2 && self.intake.have == Header::length(&self.intake.header);
+            if is_whole && !self.begin(shared)? {
                 // Bounded by what is read at once, since nothing more is read meanwhile.
                 self.intake.kept.extend_from_slice(bytes);
                 return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Takes a message that needs no receive, if `bytes` begin with all of one; answers what is behind it.
+    #[inline]
+    fn take_message<'a>(&mut self, bytes: &'a [u8], shared: &mut Shared) -> Outcome<Option<&'a [u8]>> {
+        let Some((acknowledged, message, rest)) = Header::split_message(bytes) else { return Ok(None) };
+        self.acknowledged(acknowledged, &mut shared.ready)?;
+        shared.message_came(self.key, message);
+        Ok(Some(rest))
     }
 
     /// Goes on with a message that has waited for a receive; answers whether there is one now.
@@ -198,6 +247,12 @@ impl<C: Carrier> Channel<C> {
         self.acknowledged(header.acknowledged, &mut shared.ready)?;
         let (to, length) = match header.frame {
             Frame::Acknowledge => return Ok(true),
+            Frame::Message { length } => {
+                if length as usize > MOST_MESSAGE {
+                    return Err(Trouble::Protocol(format!("a message of {length} bytes that needs no receive")));
+                }
+                (Place::Message, length)
+            }
             Frame::Probe => {
                 self.output.did();
                 return Ok(true);
@@ -302,6 +357,10 @@ impl<C: Carrier> Channel<C> {
         let Some(Incoming { to, done, length }) = &mut self.intake.body else { return Ok(0) };
         let bytes = &bytes[..bytes.len().min(*length - *done)];
         let is_put = match to {
+            Place::Message => {
+                self.intake.message.extend_from_slice(bytes);
+                true
+            }
             Place::Receive(_, memory) => memory.fill_from(*done, bytes),
             Place::Target(target, _) => {
                 let store = |memory: &dyn crate::Registrable, offset| volatile::store(memory, offset, bytes);
@@ -352,6 +411,11 @@ impl<C: Carrier> Channel<C> {
                 shared.receive_ended(received(token, memory, Some(value)));
             }
             Place::Target(_, None) => {}
+            Place::Message => {
+                shared.message_came(self.key, &self.intake.message);
+                self.intake.message.clear();
+                return Ok(());
+            }
         }
         self.output.did();
         Ok(())

@@ -5,11 +5,13 @@ use std::io::IoSlice;
 
 use super::access::{Accesses, Target};
 use super::carrier::{Carrier, Halt};
-use super::channel::{Channel, Outcome, Trouble, find};
-use super::frame::{Frame, HEADER, Header, Reason};
+use super::channel::{Channel, Outcome, Standing, Trouble, find};
+use super::frame::{Frame, HEADER, Header, MOST_MESSAGE, Reason, SHORT_HEADER};
 use crate::memory::{Registrable, volatile};
 use crate::{Access, ErrorKind};
 
+/// Bytes of a message's head that are written with its header.
+const MOST_HEAD: usize = 32;
 /// Frames that are written by one call.
 const BATCH: usize = 16;
 /// Pieces of memory in one call.
@@ -194,6 +196,12 @@ impl Outgoing {
         }
     }
 
+    /// Whether nothing is to be written, nor ever will be too late for what comes now.
+    fn is_clear(&self) -> bool {
+        let has_ended = self.is_cut || self.refusal.is_some();
+        self.frames.is_empty() && self.answers.is_empty() && !self.is_blocked && !has_ended
+    }
+
     /// Tells the peer what is done, if nothing else does. To one that takes nothing, later.
     pub(super) fn acknowledge(&mut self) {
         if self.untold() > 0 && self.refusal.is_none() && !self.is_cut && !self.is_blocked {
@@ -203,6 +211,33 @@ impl Outgoing {
 }
 
 impl<C: Carrier> Channel<C> {
+    /// Whether a message of `length` bytes can be written at once: the carrier takes it whole, and nothing waits before it.
+    #[inline]
+    pub(super) fn takes_now(&mut self, length: usize) -> bool {
+        let is_open = self.standing == Standing::Active && self.socket.is_open();
+        let waits = self.next != self.first + self.pending.len() as u64 || !self.output.is_clear();
+        is_open && !waits && length <= MOST_MESSAGE && self.carrier.takes_whole(SHORT_HEADER + length)
+    }
+
+    /// Writes a message that can be written at once.
+    #[inline]
+    pub(super) fn send_now(&mut self, head: &[u8], pieces: &[IoSlice<'_>]) {
+        let length = pieces.iter().fold(head.len(), |length, piece| length + piece.len());
+        let tells = self.output.acknowledgeable();
+        let header = Header::message(tells, length as u32);
+        let mut heads = [0; SHORT_HEADER + MOST_HEAD];
+        match heads[SHORT_HEADER..].get_mut(..head.len()) {
+            Some(to) => {
+                to.copy_from_slice(head);
+                heads[..SHORT_HEADER].copy_from_slice(&header);
+                self.carrier.write_whole([&heads[..SHORT_HEADER + head.len()], &[]], pieces);
+            }
+            None => self.carrier.write_whole([&header, head], pieces),
+        }
+        (self.output.told, self.output.said, self.output.dry_polls) = (tells, tells, 0);
+        self.output.total += (SHORT_HEADER + length) as u64;
+    }
+
     /// Makes frames of what is to be written, as long as there is room in a batch.
     fn make_frames(&mut self) {
         let mut bytes = 0;

@@ -1,6 +1,7 @@
 //! The connections of one worker, behind the seam.
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +14,7 @@ use super::channel::{Channel, Outcome, Standing, Trouble};
 use super::closing;
 use super::domain::SoftwareDomain;
 use super::events::Events;
-use super::frame::Reason;
+use super::frame::{MOST_MESSAGE, Reason, SHORT_HEADER};
 use super::input::SCRATCH;
 use super::socket::Socket;
 use crate::memory::Transfer;
@@ -28,6 +29,8 @@ const MOST_UNTOLD: u64 = 16;
 const RECEIVES: usize = 256;
 /// Which part of the completions is for receives.
 const RECEIVES_SHARE: usize = 2;
+/// Token of a message that was received without a poll.
+const NOW: u64 = u64::MAX;
 /// Names no channel.
 pub(super) const NONE: ChannelKey = ChannelKey(u32::MAX);
 
@@ -39,9 +42,20 @@ pub(super) struct Shared {
     outstanding: usize,
     pub(super) ready: Vec<Completion>,
     pub(super) scratch: Vec<u8>,
+    /// The messages that have come without a receive, until the next poll.
+    pub(super) lent: Vec<u8>,
+    /// The last that was received without a poll, with its header.
+    pub(super) now: Vec<u8>,
 }
 
 impl Shared {
+    /// A message has come for which no receive is needed.
+    pub(super) fn message_came(&mut self, channel: ChannelKey, message: &[u8]) {
+        let (token, result) = (self.lent.len() as u64, Ok(message.len() as u32));
+        self.lent.extend_from_slice(message);
+        self.ready.push(Completion { token, channel, is_receive: true, result, immediate: None, memory: None });
+    }
+
     pub(super) fn receive_ended(&mut self, completion: Completion) {
         self.outstanding -= 1;
         self.ready.push(completion);
@@ -80,6 +94,8 @@ impl<C: Carrier> FramedQueue<C> {
             outstanding: 0,
             ready: Vec::with_capacity(64),
             scratch: vec![0; SCRATCH],
+            lent: Vec::new(),
+            now: vec![0; if C::IS_FREE_TO_LOOK { SHORT_HEADER + MOST_MESSAGE } else { 0 }],
         };
         Ok(Self {
             domain,
@@ -265,6 +281,33 @@ impl<C: Carrier> Queue for FramedQueue<C> {
         Ok(())
     }
 
+    #[inline]
+    fn takes_now(&mut self, channel: ChannelKey, length: usize) -> bool {
+        self.channel_mut(channel).is_some_and(|channel| channel.takes_now(length))
+    }
+
+    #[inline]
+    fn send_now(&mut self, channel: ChannelKey, head: &[u8], pieces: &[IoSlice<'_>]) {
+        if let Some(channel) = self.channel_mut(channel) {
+            channel.send_now(head, pieces);
+        }
+    }
+
+    #[inline]
+    fn receive_now(&mut self, channel: ChannelKey) -> Option<(u64, usize)> {
+        let known = self.channels.get_mut(channel.0 as usize)?.as_deref_mut()?;
+        known.receive_now(&mut self.shared).map(|length| (NOW, length))
+    }
+
+    #[inline]
+    fn lent(&self, token: u64, length: usize) -> &[u8] {
+        match token {
+            NOW => self.shared.now.get(SHORT_HEADER..SHORT_HEADER + length),
+            at => self.shared.lent.get(at as usize..at as usize + length),
+        }
+        .unwrap_or_default()
+    }
+
     fn room(&self, channel: ChannelKey) -> usize {
         self.channel(channel).map_or(0, Channel::room)
     }
@@ -297,6 +340,7 @@ impl<C: Carrier> Queue for FramedQueue<C> {
 
     fn poll(&mut self, done: &mut Vec<Completion>) -> Result<bool> {
         self.events.looked();
+        self.shared.lent.clear();
         if !self.unopened.is_empty() {
             self.take_up();
         }

@@ -157,6 +157,35 @@ impl Carrier for ShmCarrier {
         self.has_written(done)
     }
 
+    #[inline]
+    fn takes_whole(&mut self, length: usize) -> bool {
+        !self.is_ended && self.rings.as_mut().is_some_and(|rings| rings.room(length).is_ok_and(|room| room >= length))
+    }
+
+    #[inline]
+    fn write_whole(&mut self, heads: [&[u8]; 2], slices: &[IoSlice<'_>]) {
+        let Some(rings) = &mut self.rings else { return };
+        for bytes in heads.into_iter().chain(slices.iter().map(|slice| &**slice)) {
+            if !bytes.is_empty() {
+                // There is room for all of it.
+                let _ = rings.put(bytes);
+            }
+        }
+        rings.publish();
+        self.flush();
+    }
+
+    #[inline]
+    fn peek(&mut self, offset: usize, bytes: &mut [u8]) -> usize {
+        // What makes no sense is told to who reads.
+        self.rings.as_ref().map_or(0, |rings| rings.peek(offset, bytes).unwrap_or_default())
+    }
+
+    #[inline]
+    fn skip(&mut self, length: usize) {
+        self.rings.iter_mut().for_each(|rings| rings.skip(length));
+    }
+
     fn flush(&mut self) {
         let Some(rings) = self.rings.as_mut().filter(|_| !self.is_ended) else { return };
         if rings.must_ring() {

@@ -21,6 +21,8 @@ const LAYOUT: usize = 384;
 /// What the word there is: another layout has another.
 const RINGS: u64 = u64::from_le_bytes(*b"zcmring1");
 
+/// From so many bytes on the processor copies faster as a whole than by words.
+const MANY: usize = 512;
 /// Bytes of a ring that a peer may have.
 const CAPACITIES: std::ops::RangeInclusive<usize> = 4096..=1 << 20;
 const PAGE: usize = 4096;
@@ -113,7 +115,13 @@ impl OurPages for Ours {
 
     fn copy_in(&self, at: usize, bytes: &[u8]) {
         let to = self.0.ring(at, bytes.len());
-        // SAFETY: `ring` has found so many bytes there, which are mapped and which we may write; everybody accesses them atomically.
+        if bytes.len() >= MANY {
+            fence(Ordering::Release);
+            // SAFETY: `ring` has found so many bytes there, which are mapped and which we may write; everybody accesses them atomically or
+            // by this.
+            return unsafe { volatile::copy(bytes.as_ptr(), to, bytes.len()) };
+        }
+        // SAFETY: as above.
         unsafe { volatile::store_words(to, bytes) };
     }
 
@@ -133,7 +141,12 @@ impl TheirPages for Theirs {
 
     fn copy_out(&self, at: usize, bytes: &mut [u8]) {
         let from = self.0.ring(at, bytes.len());
-        // SAFETY: `ring` has found so many bytes there, which are mapped; everybody accesses them atomically.
+        if bytes.len() >= MANY {
+            // SAFETY: `ring` has found so many bytes there, which are mapped; everybody accesses them atomically or by this.
+            unsafe { volatile::copy(from, bytes.as_mut_ptr(), bytes.len()) };
+            return fence(Ordering::Acquire);
+        }
+        // SAFETY: as above.
         unsafe { volatile::load_words(from, bytes) };
     }
 }

@@ -1,5 +1,7 @@
 //! The seam over shared memory.
 
+mod now;
+
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

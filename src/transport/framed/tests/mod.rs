@@ -3,6 +3,7 @@
 mod accesses;
 mod attention;
 mod endings;
+mod messages;
 mod requests;
 
 use std::io::{Read, Write};
@@ -22,7 +23,7 @@ use crate::memory::{Domain, Mapping, RegionAccess, Registrable, Registration, Tr
 use crate::transport::{ChannelKey, ChannelSizes, Completion, Failure, Opening, Operation, Queue, Request, Source};
 use crate::{Access, Buffer, ErrorKind};
 
-pub(in crate::transport) use self::{accesses::*, attention::*, endings::*, requests::*};
+pub(in crate::transport) use self::{accesses::*, attention::*, endings::*, messages::*, requests::*};
 pub(in crate::transport) use super::frame::{Frame, HEADER, Header};
 pub(in crate::transport) use super::hello::{HELLO, Hello, Kind};
 
@@ -70,6 +71,10 @@ macro_rules! bodies {
             a_peer_that_does_not_read_is_told_once_when_it_does
             receives_that_nobody_could_take_are_given_back
             a_refusal_is_said_behind_what_is_half_written
+            a_message_that_needs_no_receive_is_lent_as_it_came
+            messages_of_both_kinds_arrive_in_their_order
+            a_message_that_is_longer_than_any_ends_the_channel
+            a_message_acknowledges_only_what_was_sent
         );
     };
     (@ $carrier:ty: $($name:ident)*) => {
@@ -109,6 +114,10 @@ impl<C: TestCarrier> Rig<C> {
 
     pub(in crate::transport) fn queue(&mut self) -> &mut FramedQueue<C> {
         &mut self.queue
+    }
+
+    pub(in crate::transport) fn channel(&self) -> ChannelKey {
+        self.channel
     }
 
     /// Posts short receives.
@@ -163,7 +172,7 @@ impl<C: TestCarrier> Rig<C> {
     }
 
     /// Polls for a while.
-    fn settle(&mut self) -> Vec<Completion> {
+    pub(in crate::transport) fn settle(&mut self) -> Vec<Completion> {
         settle(&mut self.queue)
     }
 

@@ -100,23 +100,46 @@ impl<O: OurPages, T: TheirPages> Rings<O, T> {
 
     /// Copies out what has come, as much as there is room for; answers how much.
     pub(super) fn receive(&mut self, bytes: &mut [u8]) -> Result<usize, Nonsense> {
-        let capacity = self.theirs.capacity();
-        let there = self.theirs.word(Word::Sent).wrapping_sub(self.received);
-        let there = checked(there, capacity, "there are")?;
-        let count = there.min(bytes.len());
-        if count == 0 {
-            return Ok(0);
+        let count = self.there()?.min(bytes.len());
+        if count > 0 {
+            self.copy_out(self.received, &mut bytes[..count]);
+            self.skip(count);
         }
-        let at = place(self.received, capacity);
-        let (first, second) = bytes[..count].split_at_mut(count.min(capacity - at));
+        Ok(count)
+    }
+
+    /// Copies what has come, from `offset` on, and leaves it there; answers how much that is.
+    #[inline]
+    pub(super) fn peek(&self, offset: usize, bytes: &mut [u8]) -> Result<usize, Nonsense> {
+        let count = self.there()?.saturating_sub(offset).min(bytes.len());
+        if count > 0 {
+            self.copy_out(self.received.wrapping_add(offset as u64), &mut bytes[..count]);
+        }
+        Ok(count)
+    }
+
+    /// Makes room of so many bytes that have come.
+    pub(super) fn skip(&mut self, count: usize) {
+        self.received = self.received.wrapping_add(count as u64);
+        self.ours.set(Word::Received, self.received);
+        self.news |= FOR_ROOM;
+    }
+
+    /// How many bytes have come.
+    fn there(&self) -> Result<usize, Nonsense> {
+        checked(self.theirs.word(Word::Sent).wrapping_sub(self.received), self.theirs.capacity(), "there are")
+    }
+
+    /// Copies bytes that are there, from that `count` on.
+    fn copy_out(&self, count: u64, bytes: &mut [u8]) {
+        let capacity = self.theirs.capacity();
+        let at = place(count, capacity);
+        let before_end = bytes.len().min(capacity - at);
+        let (first, second) = bytes.split_at_mut(before_end);
         self.theirs.copy_out(at, first);
         if !second.is_empty() {
             self.theirs.copy_out(0, second);
         }
-        self.received = self.received.wrapping_add(count as u64);
-        self.ours.set(Word::Received, self.received);
-        self.news |= FOR_ROOM;
-        Ok(count)
     }
 
     /// Room for bytes to send; looks at the peer's pages if what is known to be free is less than `wanted`.

@@ -31,12 +31,15 @@ fn scribbler() -> (End, Ours) {
 enum Step {
     Send(Vec<u8>),
     Receive(usize),
+    /// Looks at bytes from somewhere on, and takes some off.
+    Peek(usize, usize, usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let bytes = (any::<u8>(), 0..2 * CAPACITY)
         .prop_map(|(first, length)| (0..length).map(|at| first.wrapping_add((at % 251) as u8)).collect());
-    let step = prop_oneof![bytes.prop_map(Step::Send), (0..2 * CAPACITY).prop_map(Step::Receive)];
+    let peek = (0..CAPACITY, 0..CAPACITY, 0..CAPACITY).prop_map(|(from, most, taken)| Step::Peek(from, most, taken));
+    let step = prop_oneof![bytes.prop_map(Step::Send), (0..2 * CAPACITY).prop_map(Step::Receive), peek];
     proptest::collection::vec(step, 1..60)
 }
 
@@ -56,6 +59,17 @@ proptest! {
                     model.extend(&bytes[..taken]);
                     prop_assert!(receiver.has_bytes() || taken == model.len() , "what was shown before is still there");
                     sender.publish();
+                }
+                Step::Peek(from, most, taken) => {
+                    let mut bytes = vec![0xee; most];
+                    let count = receiver.peek(from, &mut bytes).expect("sense");
+                    prop_assert_eq!(count, most.min(model.len().saturating_sub(from)));
+                    let expected: Vec<u8> = model.iter().copied().skip(from).take(count).collect();
+                    prop_assert_eq!(&bytes[..count], &expected[..]);
+                    prop_assert!(bytes[count..].iter().all(|&byte| byte == 0xee));
+                    let taken = taken.min(model.len());
+                    receiver.skip(taken);
+                    model.drain(..taken);
                 }
                 Step::Receive(most) => {
                     let mut bytes = vec![0xee; most];
