@@ -299,7 +299,9 @@ fn a_process_of_another_user_is_refused_at_either_end() {
 fn what_a_killed_process_has_sent_is_received_and_nothing_is_left_of_it() {
     run(async {
         let worker = common::worker();
-        let before = files_in_shared_memory();
+        // What the process keeps is there by now.
+        serves(&worker, &Listener::bind(&worker, "shm://").await.expect("listens")).await;
+        let before = aside(what_there_is_settled).await;
         let mut peer = Peer::start("dies");
         let uri = peer.hear();
         let connection = Connector::new(&worker).connect(&uri).await.expect("connects");
@@ -315,8 +317,8 @@ fn what_a_killed_process_has_sent_is_received_and_nothing_is_left_of_it() {
         assert_eq!(error.kind(), ErrorKind::ConnectionBroken, "{error}");
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         assert!(!is_named(&uri), "its name is left");
-        assert_eq!(files_in_shared_memory(), before);
-        drop(connection);
+        drop((connection, peer));
+        aside(move || soon(|| what_there_is() == before, "something is left")).await;
         serves(&worker, &Listener::bind(&worker, "shm://").await.expect("listens")).await;
     });
 }
@@ -348,11 +350,29 @@ fn busy_threads_learn_that_a_peer_was_killed() {
     });
 }
 
-fn files_in_shared_memory() -> Vec<PathBuf> {
-    let files = std::fs::read_dir(Path::new("/dev/shm"));
-    let mut files: Vec<_> = files.into_iter().flatten().flatten().map(|file| file.path()).collect();
+/// Files in the folder of shared memory, memory of no name that we have a descriptor of, and such that we have mapped.
+fn what_there_is() -> [Vec<String>; 3] {
+    let entries =
+        |folder: &str| std::fs::read_dir(Path::new(folder)).into_iter().flatten().flatten().map(|file| file.path());
+    let mut files: Vec<_> = entries("/dev/shm").map(|path| path.display().to_string()).collect();
     files.sort();
-    files
+    let links = entries("/proc/self/fd").filter_map(|path| Some(std::fs::read_link(path).ok()?.display().to_string()));
+    let memory = links.filter(|link| link.starts_with("/memfd:")).collect();
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("our mappings");
+    let mapped = maps.lines().filter(|line| line.contains("/memfd:")).map(str::to_owned).collect();
+    [files, memory, mapped]
+}
+
+/// The same, when what ends in the background has ended.
+fn what_there_is_settled() -> [Vec<String>; 3] {
+    let mut last = what_there_is();
+    loop {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = what_there_is();
+        if std::mem::replace(&mut last, now.clone()) == now {
+            return now;
+        }
+    }
 }
 
 #[test]

@@ -115,6 +115,15 @@ impl<C: Carrier> FramedListener<C> {
     }
 }
 
+#[cfg(test)]
+impl<C: Carrier> FramedListener<C> {
+    /// How many have been let in, how many of them have not said all, and whether a warning was due.
+    pub(in crate::transport) fn books(&self) -> (u64, usize, bool) {
+        let state = lock(&self.lobby.state);
+        (state.next, state.silent.len(), state.warned.is_some())
+    }
+}
+
 impl<C: Carrier> Listen<Framed<C>> for FramedListener<C> {
     fn local_address(&self) -> C::Address {
         self.address.clone()
@@ -212,8 +221,7 @@ impl<C: Carrier> Lobby<C> {
 
     /// A peer has said what it wants, or something else.
     fn announce(&self, id: u64, guest: Guest) {
-        let mut state = lock(&self.state);
-        for (.., timer) in state.silent.extract_if(.., |(silent, ..)| *silent == id) {
+        for (.., timer) in lock(&self.state).silent.extract_if(.., |(silent, ..)| *silent == id) {
             self.service.cancel(timer);
         }
         let Guest { socket, peer, said, gifts, is_pushy } = guest;
@@ -222,6 +230,11 @@ impl<C: Carrier> Lobby<C> {
         {
             return answer(socket.descriptor(), Kind::Offer, offer);
         }
+        // Who only looks whether somebody listens here.
+        if said.is_empty() && !is_pushy {
+            return;
+        }
+        // Mapped, or closed, while nobody waits for the lock.
         let heard = match said.first_chunk().map(|head| Hello::parse(*head)) {
             Some(Ok(hello)) if hello.kind == Kind::Request && said.len() == HELLO + hello.length => {
                 C::unwrap(gifts).map(|gift| (hello, gift))
@@ -234,19 +247,21 @@ impl<C: Carrier> Lobby<C> {
         let (hello, gift) = match heard {
             Ok(heard) => heard,
             Err(reason) => {
-                if state.may_warn() {
+                if lock(&self.state).may_warn() {
                     tracing::warn!(peer, reason, "a peer could not be accepted");
                 }
                 return refuse(socket.descriptor(), &Refusal::Incompatible.to_bytes());
             }
         };
+        let data = said[HELLO..].to_vec();
+        let mut state = lock(&self.state);
         if state.is_closed || state.waiting.len() >= self.most {
             if state.may_warn() {
                 tracing::warn!(peer, "more connect requests than the backlog; they are refused");
             }
+            drop(state);
             return refuse(socket.descriptor(), &Refusal::Busy.to_bytes());
         }
-        let data = said[HELLO..].to_vec();
         state.waiting.push_back(Incoming::new(socket, peer, hello.reads, data, gift));
         let waker = state.waker.take();
         drop(state);

@@ -137,11 +137,6 @@ impl<C: Carrier> FramedQueue<C> {
         self.channels.get(key.0 as usize)?.as_deref()
     }
 
-    #[cfg(test)]
-    pub(super) fn channel_standing(&self, key: ChannelKey) -> Option<Standing> {
-        self.channel(key).map(|channel| channel.standing)
-    }
-
     pub(super) fn channel_mut(&mut self, key: ChannelKey) -> Option<&mut Channel<C>> {
         self.channels.get_mut(key.0 as usize)?.as_deref_mut()
     }

@@ -13,10 +13,11 @@ use super::address::ShmAddress;
 use super::credentials::Credentials;
 use super::door::{self, SocketFile};
 use super::pages::{Ours, Theirs};
+use super::rights;
 use super::ring::{Nonsense, Rings};
 use crate::memory::{Registrable, volatile};
 use crate::transport::Kind;
-use crate::transport::framed::{Carrier, Halt, Interest, Socket, ended};
+use crate::transport::framed::{Carrier, Halt, Interest, Socket, ended, failed};
 use crate::{Error, ErrorKind, Result};
 
 /// Bytes of the ring that we send through.
@@ -37,6 +38,8 @@ pub(crate) struct ShmCarrier {
     pub(super) rings: Option<Rings<Ours, Theirs>>,
     /// Whether the peer's end of the socket is gone: what it has sent is in the ring.
     is_ended: bool,
+    /// What it has rung, if it makes no sense.
+    nonsense: Option<Nonsense>,
 }
 
 impl Carrier for ShmCarrier {
@@ -60,6 +63,9 @@ impl Carrier for ShmCarrier {
     }
 
     fn admit(socket: &OwnedFd) -> Result<()> {
+        // A byte out of band is a bell as any other: else it would make the socket readable, and not be found there.
+        let made = rustix::net::sockopt::set_socket_oobinline(socket, true);
+        made.map_err(|errno| failed("set up", errno))?;
         Credentials::check(socket)
     }
 
@@ -73,7 +79,7 @@ impl Carrier for ShmCarrier {
     fn new(socket: &Arc<Socket>) -> Result<(Self, Option<OwnedFd>)> {
         let failed = |error| Error::new(ErrorKind::ResourceExhausted, "make a ring").with_source(error);
         let (ours, file) = Ours::new(CAPACITY).map_err(failed)?;
-        let this = Self { socket: Arc::clone(socket), ours: Some(ours), rings: None, is_ended: false };
+        let this = Self { socket: Arc::clone(socket), ours: Some(ours), rings: None, is_ended: false, nonsense: None };
         Ok((this, Some(file)))
     }
 
@@ -85,11 +91,13 @@ impl Carrier for ShmCarrier {
     }
 
     fn attach(&mut self, theirs: Theirs) {
+        // An older kernel does not know it, and throws them away.
+        let _ = rights::take_no_more(&self.socket);
         self.rings = self.ours.take().map(|ours| Rings::new(ours, theirs));
     }
 
     fn read(&mut self, bytes: &mut [u8]) -> std::result::Result<usize, Halt> {
-        let Some(rings) = &mut self.rings else { return Err(Halt::Later) };
+        let rings = self.rings_to_read()?;
         let mut done = 0;
         for step in bytes.chunks_mut(STEP) {
             let read = rings.receive(step)?;
@@ -102,7 +110,7 @@ impl Carrier for ShmCarrier {
     }
 
     fn read_to(&mut self, memory: &dyn Registrable, offset: usize, length: usize) -> std::result::Result<usize, Halt> {
-        let Some(rings) = &mut self.rings else { return Err(Halt::Later) };
+        let rings = self.rings_to_read()?;
         let (mut chunk, mut done) = ([0; CHUNK], 0);
         while done < length {
             let wanted = CHUNK.min(length - done);
@@ -200,7 +208,7 @@ impl Carrier for ShmCarrier {
     #[inline]
     fn has_something(&mut self) -> bool {
         let Some(rings) = &self.rings else { return false };
-        if rings.has_bytes() || self.is_ended {
+        if rings.has_bytes() || self.is_ended || self.nonsense.is_some() {
             return true;
         }
         if rings.has_news() {
@@ -221,8 +229,15 @@ impl Carrier for ShmCarrier {
 
     fn heed(&mut self) {
         self.rouse();
-        let heard = rustix::net::recv(&self.socket, &mut [0; BELLS][..], RecvFlags::DONTWAIT);
-        self.is_ended |= !matches!(heard, Ok((_, 1..)) | Err(Errno::AGAIN | Errno::INTR));
+        // Descriptors that come along are thrown away by the kernel, since there is no room for them.
+        match rustix::net::recv(&self.socket, &mut [0; BELLS][..], RecvFlags::DONTWAIT) {
+            Ok((_, bells @ 1..)) => {
+                let rung = self.rings.as_mut().map_or(Ok(()), |rings| rings.was_rung(bells));
+                self.nonsense = rung.err().or(self.nonsense.take());
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            _ => self.is_ended = true,
+        }
     }
 
     fn events(interest: Interest) -> EventFlags {
@@ -236,6 +251,13 @@ impl Carrier for ShmCarrier {
 }
 
 impl ShmCarrier {
+    fn rings_to_read(&mut self) -> std::result::Result<&mut Rings<Ours, Theirs>, Halt> {
+        if let Some(nonsense) = self.nonsense.take() {
+            return Err(nonsense.into());
+        }
+        self.rings.as_mut().ok_or(Halt::Later)
+    }
+
     fn rings_to_write(&mut self) -> std::result::Result<&mut Rings<Ours, Theirs>, Halt> {
         if self.is_ended {
             return Err(Halt::Lost(ended()));

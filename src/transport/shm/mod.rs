@@ -14,6 +14,8 @@ mod credentials;
 mod door;
 #[cfg(not(loom))]
 mod pages;
+#[cfg(not(loom))]
+mod rights;
 mod ring;
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, SeekFrom, fallocate, fcntl_add_seals, fstat, ftruncate, memfd_create,
 };
+use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 use super::ring::{OurPages, TheirPages, Word};
@@ -60,7 +61,7 @@ impl Ours {
     /// Makes pages with a ring of `capacity` bytes, a power of two; answers the file to give to the peer too.
     pub(super) fn new(capacity: usize) -> io::Result<(Self, OwnedFd)> {
         let length = DATA + capacity;
-        let file = memfd_create("zcmi-ring", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let file = create()?;
         ftruncate(&file, length as u64)?;
         // The pages themselves, so that neither side runs out of memory when it touches them.
         rustix::io::retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), 0, length as u64))?;
@@ -72,6 +73,15 @@ impl Ours {
         ours.0.at(LAYOUT).store(RINGS, Ordering::Release);
         fcntl_add_seals(&file, SEALS)?;
         Ok((ours, file))
+    }
+}
+
+/// A file of no pages, which cannot be executed where the kernel knows how to say that (Linux 6.3).
+fn create() -> rustix::io::Result<OwnedFd> {
+    let (name, how) = ("zcmi-ring", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING);
+    match memfd_create(name, how | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => memfd_create(name, how),
+        made => made,
     }
 }
 

@@ -12,13 +12,16 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::pages::{Ours, Theirs};
 use super::ring::Word;
-use super::{ShmAddress, ShmCarrier};
+use super::{Shm, ShmAddress, ShmCarrier, door, rights};
 use crate::transport::framed::tests::{
     Frame, HELLO, Header, Hello, Kind, Peer, Rig, TestCarrier, bodies, is_called, settle,
 };
 use crate::transport::framed::{Carrier, Halt, Socket};
 use crate::transport::{Failure, Queue};
 use crate::{Config, Connector, ErrorKind, Listener, Worker};
+
+mod behind;
+mod lobby;
 
 bodies!(ShmCarrier);
 
@@ -32,7 +35,10 @@ pub(crate) struct ShmPeer {
 fn sockets() -> (Arc<Socket>, Arc<Socket>) {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (one, other) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).expect("sockets");
-    let socket = |descriptor: OwnedFd| Socket::new(descriptor).expect("a service");
+    let socket = |descriptor: OwnedFd| {
+        ShmCarrier::admit(&descriptor).expect("our own user");
+        Socket::new(descriptor).expect("a service")
+    };
     (socket(one), socket(other))
 }
 
@@ -180,6 +186,11 @@ fn our_memory_is_written_by_nobody_else_and_stays_as_it_is() {
     assert!(ftruncate(&file, 0).is_err() && ftruncate(&file, 1 << 20).is_err());
     let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     assert!(fallocate(&file, hole, 0, 4096).is_err(), "a holder of the descriptor takes pages out");
+    // Nor is it a program, where the kernel knows how to say that.
+    let knows = memfd_create("test", MemfdFlags::NOEXEC_SEAL).is_ok();
+    let seals = rustix::fs::fcntl_get_seals(&file).expect("a memfd");
+    assert_eq!(seals.contains(SealFlags::EXEC), knows);
+    assert_eq!(rustix::fs::fstat(&file).expect("a file").st_mode & 0o111 == 0, knows);
     // Nor by a descriptor that is opened anew.
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
     let mut again = std::fs::OpenOptions::new().write(true).open(path).expect("opens");

@@ -148,28 +148,48 @@ pub(in crate::transport) fn a_peer_that_does_not_read_is_told_once_when_it_does<
     });
 }
 
-pub(in crate::transport) fn a_refusal_is_said_behind_what_is_half_written<C: TestCarrier>() {
+/// A message of `length` bytes is half written, and then the peer does what it may not.
+fn half_written<C: TestCarrier>(length: usize) -> Rig<C> {
     let mut rig = Rig::<C>::new();
-    let memory = rig.transfer(8 << 20);
+    let memory = rig.transfer(length);
     rig.post(1, Operation::Send, Some(memory));
-    // More than the socket takes is on its way, and then the peer does what it may not.
     rig.say(Frame::Read { address: 1, key: 1, length: 1 }, &[]);
     assert_eq!(rig.ends().iter().find_map(kind), Some(ErrorKind::ConnectionBroken));
-    let Rig { queue, peer, channel, .. } = &mut rig;
+    rig
+}
+
+pub(in crate::transport) fn a_refusal_is_said_behind_what_is_half_written<C: TestCarrier>() {
+    const LENGTH: usize = 8 << 20;
+    let mut rig = half_written::<C>(LENGTH);
+    let Rig { queue, peer, .. } = &mut rig;
     let all = std::thread::scope(|scope| {
-        let reader = scope.spawn(|| read_all(peer));
-        while queue.channel_standing(*channel) == Some(Standing::Active) && !reader.is_finished() {
+        let reader = scope.spawn(|| {
+            let mut all = vec![0; 2 * HEADER + LENGTH];
+            peer.read_exact(&mut all).expect("all of it, and the reason");
+            all
+        });
+        while !reader.is_finished() {
             settle(queue);
-            queue.fail(*channel);
         }
-        drop(queue.close(*channel).expect("it is there")());
         reader.join().expect("no panic")
     });
-    // Either all of it and the reason, or an end in the middle: nothing that could be taken for something else.
-    if all.len() >= 2 * HEADER + (8 << 20) {
-        let last = Header::parse(*all.last_chunk().expect("a header")).expect("a good one");
-        assert_eq!(last.frame, Frame::Refuse { request: 1, reason: Reason::Access });
-    }
+    assert!(all[HEADER..HEADER + LENGTH].iter().all(|&byte| byte == 0xee));
+    let last = Header::parse(*all.last_chunk().expect("a header")).expect("a good one");
+    assert_eq!(last.frame, Frame::Refuse { request: 1, reason: Reason::Access });
+}
+
+pub(in crate::transport) fn what_is_too_long_to_be_kept_ends_in_the_middle_and_nothing_follows<C: TestCarrier>() {
+    // Much more than any socket takes.
+    const LENGTH: usize = 64 << 20;
+    let mut rig = half_written::<C>(LENGTH);
+    rig.queue.fail(rig.channel);
+    let Rig { queue, peer, channel, .. } = &mut rig;
+    drop(queue.close(*channel).expect("it is there")());
+    let all = read_all(peer);
+    assert!((HEADER..HEADER + LENGTH).contains(&all.len()), "{} bytes", all.len());
+    let first = Header::parse(*all.first_chunk().expect("a header")).expect("a good one");
+    assert_eq!(first.frame, Frame::Send { length: LENGTH as u32 });
+    assert!(all[HEADER..].iter().all(|&byte| byte == 0xee), "something that could be taken for its bytes");
 }
 
 pub(in crate::transport) fn receives_that_nobody_could_take_are_given_back<C: TestCarrier>() {

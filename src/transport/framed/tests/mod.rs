@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::carrier::Carrier;
-use super::channel::Standing;
 use super::domain::SoftwareDomain;
 use super::frame::Reason;
 use super::queue::FramedQueue;
@@ -75,6 +74,7 @@ macro_rules! bodies {
             messages_of_both_kinds_arrive_in_their_order
             a_message_that_is_longer_than_any_ends_the_channel
             a_message_acknowledges_only_what_was_sent
+            what_is_too_long_to_be_kept_ends_in_the_middle_and_nothing_follows
         );
     };
     (@ $carrier:ty: $($name:ident)*) => {

@@ -49,18 +49,21 @@ pub(super) trait OurPages {
     fn fence();
 }
 
-/// What the peer has written makes no sense.
+/// What the peer has written, or how it has rung, makes no sense.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Nonsense {
-    what: &'static str,
-    count: u64,
-    capacity: usize,
+pub(super) enum Nonsense {
+    Bells { bells: u64, dozes: u64 },
+    Count { what: &'static str, count: u64, capacity: usize },
 }
 
 impl fmt::Display for Nonsense {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, count, capacity } = self;
-        write!(f, "its memory says that {what} {count} bytes, of a ring of {capacity}")
+        match self {
+            Self::Bells { bells, dozes } => write!(f, "it has rung {bells} times, for {dozes} dozes"),
+            Self::Count { what, count, capacity } => {
+                write!(f, "its memory says that {what} {count} bytes, of a ring of {capacity}")
+            }
+        }
     }
 }
 
@@ -75,6 +78,8 @@ pub(super) struct Rings<O, T> {
     /// How often we have dozed, and for what we doze.
     dozes: u64,
     dozing_for: u64,
+    /// How often the peer has rung.
+    bells: u64,
     /// For which of the peer's dozes we have rung.
     rung: u64,
     /// What the peer may be dozing for and was not yet looked at: bytes that we have sent, room that we have made.
@@ -83,7 +88,7 @@ pub(super) struct Rings<O, T> {
 
 impl<O: OurPages, T: TheirPages> Rings<O, T> {
     pub(super) fn new(ours: O, theirs: T) -> Self {
-        Self { ours, theirs, sent: 0, taken: 0, received: 0, dozes: 0, dozing_for: 0, rung: 0, news: 0 }
+        Self { ours, theirs, sent: 0, taken: 0, received: 0, dozes: 0, dozing_for: 0, bells: 0, rung: 0, news: 0 }
     }
 
     /// Whether there is something to receive.
@@ -221,6 +226,13 @@ impl<O: OurPages, T: TheirPages> Rings<O, T> {
         }
     }
 
+    /// The peer has rung `bells` times: not more often than we have dozed, all in all, however late.
+    pub(super) fn was_rung(&mut self, bells: usize) -> Result<(), Nonsense> {
+        self.bells = self.bells.saturating_add(bells as u64);
+        let (bells, dozes) = (self.bells, self.dozes);
+        if bells > dozes { Err(Nonsense::Bells { bells, dozes }) } else { Ok(()) }
+    }
+
     /// Says something else than what is so.
     #[cfg(test)]
     pub(super) fn scribble(&self, word: Word, value: u64) {
@@ -239,5 +251,5 @@ fn place(count: u64, capacity: usize) -> usize {
 /// A number of bytes in a ring of `capacity`.
 fn checked(count: u64, capacity: usize, what: &'static str) -> Result<usize, Nonsense> {
     let within = usize::try_from(count).ok().filter(|count| *count <= capacity);
-    within.ok_or(Nonsense { what, count, capacity })
+    within.ok_or(Nonsense::Count { what, count, capacity })
 }
