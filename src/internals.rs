@@ -66,5 +66,5 @@ pub mod simulation {
 /// What the fuzz targets call.
 #[cfg(not(loom))]
 pub mod fuzzing {
-    pub use crate::fuzzing::{frames, handle, handshake};
+    pub use crate::fuzzing::{frames, handle, handshake, ring, set_up, stream};
 }

@@ -5,8 +5,10 @@ mod handshake;
 mod input;
 #[cfg(test)]
 mod seeds;
+mod stream;
 
 pub use crate::connection::frames;
 pub use handle::handle;
 pub use handshake::handshake;
 pub(crate) use input::Input;
+pub use stream::{ring, set_up, stream};

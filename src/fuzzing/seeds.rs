@@ -3,11 +3,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{frames, handle, handshake};
+use super::{frames, handle, handshake, ring, set_up, stream};
 use crate::protocol::vector;
 
 type Target = (&'static str, fn(&[u8]));
-const TARGETS: [Target; 3] = [("frames", frames), ("handle", handle), ("handshake", handshake)];
+const TARGETS: [Target; 6] = [
+    ("frames", frames),
+    ("handle", handle),
+    ("handshake", handshake),
+    ("ring", ring),
+    ("set_up", set_up),
+    ("stream", stream),
+];
 
 const HANDLE: &str = "handle read-write key=1029 session=6 slot=7 generation=8 address=258 length=3";
 

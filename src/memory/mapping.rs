@@ -44,7 +44,7 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps `length` bytes, rounded up to whole pages, at least one.
-    #[cfg(any(test, feature = "verbs"))]
+    #[cfg(any(test, feature = "internals", feature = "verbs"))]
     pub(crate) fn new(length: usize) -> io::Result<Self> {
         Self::of(length, Pages::Ordinary)
     }

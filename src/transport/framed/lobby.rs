@@ -77,7 +77,7 @@ impl<C: Carrier> State<C> {
 }
 
 /// A peer that is about to say what it wants.
-struct Guest {
+pub(super) struct Guest {
     socket: Arc<Socket>,
     peer: String,
     said: Vec<u8>,
@@ -194,13 +194,7 @@ impl<C: Carrier> Lobby<C> {
         };
         let id = state.next;
         state.next += 1;
-        let mut guest = Some(Guest {
-            socket,
-            peer,
-            said: Vec::with_capacity(HELLO + MOST_DATA),
-            gifts: Vec::new(),
-            is_pushy: false,
-        });
+        let mut guest = Some(Guest::new(socket, peer));
         let lobby: Weak<Self> = Arc::downgrade(self);
         let watch = self.service.watch(watched, move || {
             let Some(lobby) = lobby.upgrade() else { return false };
@@ -235,16 +229,7 @@ impl<C: Carrier> Lobby<C> {
             return;
         }
         // Mapped, or closed, while nobody waits for the lock.
-        let heard = match said.first_chunk().map(|head| Hello::parse(*head)) {
-            Some(Ok(hello)) if hello.kind == Kind::Request && said.len() == HELLO + hello.length => {
-                C::unwrap(gifts).map(|gift| (hello, gift))
-            }
-            _ if is_pushy => Err("it gives more descriptors than an introduction has".to_owned()),
-            Some(Ok(_)) => Err("it does not ask for a connection".to_owned()),
-            Some(Err(reason)) => Err(reason),
-            None => Err("it has gone".to_owned()),
-        };
-        let (hello, gift) = match heard {
+        let (hello, gift) = match wish::<C>(&said, gifts, is_pushy) {
             Ok(heard) => heard,
             Err(reason) => {
                 if lock(&self.state).may_warn() {
@@ -277,6 +262,22 @@ impl<C: Carrier> Lobby<C> {
     }
 }
 
+/// What who has said that wants, if it is a connection, and gives.
+///
+/// # Errors
+/// What is wrong with it.
+fn wish<C: Carrier>(said: &[u8], gifts: Vec<OwnedFd>, is_pushy: bool) -> std::result::Result<(Hello, C::Gift), String> {
+    match said.first_chunk().map(|head| Hello::parse(*head)) {
+        Some(Ok(hello)) if hello.kind == Kind::Request && said.len() == HELLO + hello.length => {
+            C::unwrap(gifts).map(|gift| (hello, gift))
+        }
+        _ if is_pushy => Err("it gives more descriptors than an introduction has".to_owned()),
+        Some(Ok(_)) => Err("it does not ask for a connection".to_owned()),
+        Some(Err(reason)) => Err(reason),
+        None => Err("it has gone".to_owned()),
+    }
+}
+
 /// Turns a peer away.
 fn refuse(socket: &OwnedFd, reason: &[u8]) {
     answer(socket, Kind::Refuse, reason);
@@ -288,8 +289,18 @@ fn answer(socket: &OwnedFd, kind: Kind, data: &[u8]) {
 }
 
 impl Guest {
+    pub(super) fn new(socket: Arc<Socket>, peer: String) -> Self {
+        Self { socket, peer, said: Vec::with_capacity(HELLO + MOST_DATA), gifts: Vec::new(), is_pushy: false }
+    }
+
+    /// See [`wish`].
+    #[cfg(any(test, feature = "internals"))]
+    pub(super) fn wish<C: Carrier>(self) -> std::result::Result<(Hello, C::Gift), String> {
+        wish::<C>(&self.said, self.gifts, self.is_pushy)
+    }
+
     /// Reads what it says, and not more; answers whether that is all.
-    fn hear(&mut self) -> bool {
+    pub(super) fn hear(&mut self) -> bool {
         let mut bytes = [0; HELLO + MOST_DATA];
         loop {
             let wanted = match self.said.first_chunk().map(|head| Hello::parse(*head)) {

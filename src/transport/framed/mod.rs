@@ -16,6 +16,8 @@ mod closing;
 mod domain;
 mod events;
 mod frame;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) mod fuzzed;
 mod hello;
 mod input;
 mod link;

@@ -12,6 +12,10 @@ mod carrier;
 mod credentials;
 #[cfg(not(loom))]
 mod door;
+#[cfg(all(any(test, feature = "internals"), not(loom)))]
+pub(crate) mod fuzzed;
+#[cfg(all(any(test, feature = "internals"), not(loom)))]
+pub(crate) mod fuzzed_set_up;
 #[cfg(not(loom))]
 mod pages;
 #[cfg(not(loom))]
