@@ -6,6 +6,8 @@ mod input;
 #[cfg(test)]
 mod seeds;
 mod stream;
+#[cfg(test)]
+mod transport_seeds;
 
 pub use crate::connection::frames;
 pub use handle::handle;

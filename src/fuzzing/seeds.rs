@@ -165,7 +165,7 @@ fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ),
         ("frames", "notifications", connection(&[NOTIFICATION, MANY_NOTIFICATIONS, POLL, LOOK_AT_NOTIFICATION, POLL])),
     ];
-    all.into()
+    all.into_iter().chain(super::transport_seeds::seeds()).collect()
 }
 
 fn folder(kind: &str, target: &str) -> PathBuf {
