@@ -19,10 +19,11 @@ mod step {
     pub(super) const LATER: &[u8] = &[20];
     pub(super) const FAIL: &[u8] = &[22, 0xff];
     pub(super) const SLEEP: &[u8] = &[23];
-    /// Of the peer: a message, one that is too long, all that is done, an answer, the first half of one, a word.
+    /// Of the peer: a message, one that is too long, all that is done, more than that, an answer, the first half of one, a word.
     pub(super) const MESSAGE: &[u8] = &[0, 2, 3, 0, 0];
     pub(super) const TOO_LONG: &[u8] = &[0, 2, 7, 0, 0];
     pub(super) const DONE: &[u8] = &[0, 0, 0xc0];
+    pub(super) const MORE_THAN_ALL: &[u8] = &[0, 0, 0xd0];
     pub(super) const ANSWER: &[u8] = &[0, 11, 0, 0x80, 0];
     pub(super) const HALF: &[u8] = &[0, 11, 0xff, 0x80, 0];
     pub(super) const WORD: &[u8] = &[0, 14, 1, 2, 3, 4, 5, 6, 7, 8, 0x80];
@@ -54,9 +55,14 @@ pub(super) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     vec![
         ("stream", "messages", stream(0, &[RECEIVE, MESSAGE, MESSAGE, RECEIVE, POST_SEND, DONE, PROBE, TOO_LONG])),
         ("stream", "answers", stream(5, &[POST_READ, ANSWER, POST_ATOMIC, WORD, POST_READ, POST_PROBE, HALF, ANSWER])),
-        ("stream", "long", stream(1, &[POST_LONG, POST_LONG_READ, HALF, ANSWER, DONE, HALF_A_WRITE, CLOSE, OPEN])),
+        (
+            "stream",
+            "long",
+            stream(1, &[POST_LONG, POST_LONG_READ, HALF, ANSWER, DONE, HALF_A_WRITE, CLOSE, OPEN, PROBE]),
+        ),
         ("stream", "accesses", stream(3, &[WRITE, READ, ADD, SWAP, RECEIVE, NOTIFY, CLOSE, WRITE, READ])),
         ("stream", "outside", stream(0, &[READ, WRITE_BEHIND])),
+        ("stream", "more-than-all", stream(0, &[POST_PROBE, DONE, MORE_THAN_ALL])),
         ("stream", "blocked", stream(0, &[BLOCK, POST_LONG, READ, SOME_ROOM, ADD, CLOSE, UNBLOCK, DONE, SLEEP])),
         ("stream", "stalled", stream(2, &[MESSAGE, PROBE, RECEIVE, MESSAGE, WRITE, LATER])),
         ("stream", "refused", stream(0, &[POST_SEND, POST_READ, REFUSE, POST_SEND])),
@@ -71,7 +77,10 @@ pub(super) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ),
         ("set_up", "request", vec![4, 0, 63, 2, 0]),
         ("set_up", "parts", vec![30, 0, 5, 0, 20, 2, 1, 63, 0]),
-        ("set_up", "unsealed", vec![4, 0, 63, 2, 4]),
+        ("set_up", "not-for-writing", vec![4, 0, 63, 2, 4]),
+        ("set_up", "not-against-less", vec![4, 0, 63, 2, 5]),
+        ("set_up", "not-against-more", vec![4, 0, 63, 2, 6]),
+        ("set_up", "not-for-ever", vec![4, 0, 63, 2, 7]),
         ("set_up", "many", vec![4, 0, 3, 7, 0, 1, 2, 3, 4, 5, 63, 0]),
         ("set_up", "other", vec![4, 0xff, 1, 0x20, 63, 2, 0]),
     ]

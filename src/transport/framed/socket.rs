@@ -112,7 +112,8 @@ impl Socket {
         let heard = rustix::net::recvmsg(self, &mut slices, &mut along, RecvFlags::CMSG_CLOEXEC)?;
         for message in along.drain() {
             if let RecvAncillaryMessage::ScmRights(given) = message {
-                gifts.extend(given);
+                // One that lingers when it is closed would keep who closes it waiting, for as long as the peer likes.
+                gifts.extend(given.inspect(|gift| drop(rustix::net::sockopt::set_socket_linger(gift, None))));
             }
         }
         // The kernel has kept back those that there was no room for.

@@ -36,7 +36,8 @@ impl Fuzzed {
         match input.byte() {
             0..=0x7f => self.acknowledged,
             0x80..=0xbf => self.safely_done(),
-            0xc0..=0xdf => self.model.written,
+            0xc0..=0xcf => self.model.written,
+            0xd0..=0xdf => self.model.written + 1,
             0xe0..=0xef => self.model.written + u64::from(input.byte()),
             0xf0..=0xf7 => self.acknowledged.saturating_sub(1),
             _ => input.long(),
