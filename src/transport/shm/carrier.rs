@@ -92,7 +92,7 @@ impl Carrier for ShmCarrier {
 
     fn attach(&mut self, theirs: Theirs) {
         // An older kernel does not know it, and throws them away.
-        let _ = rights::take_no_more(&self.socket);
+        let _ = rights::take(&self.socket, false);
         self.rings = self.ours.take().map(|ours| Rings::new(ours, theirs));
     }
 

@@ -112,6 +112,10 @@ impl<C: TestCarrier> Rig<C> {
         &mut self.peer
     }
 
+    pub(in crate::transport) fn socket(&self) -> Arc<Socket> {
+        Arc::clone(&self.socket)
+    }
+
     pub(in crate::transport) fn queue(&mut self) -> &mut FramedQueue<C> {
         &mut self.queue
     }
