@@ -113,7 +113,9 @@ impl Socket {
         for message in along.drain() {
             if let RecvAncillaryMessage::ScmRights(given) = message {
                 // One that lingers when it is closed would keep who closes it waiting, for as long as the peer likes.
-                gifts.extend(given.inspect(|gift| drop(rustix::net::sockopt::set_socket_linger(gift, None))));
+                gifts.extend(given.inspect(|gift| {
+                    let _ = rustix::net::sockopt::set_socket_linger(gift, None);
+                }));
             }
         }
         // The kernel has kept back those that there was no room for.
