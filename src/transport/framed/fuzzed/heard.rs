@@ -65,10 +65,7 @@ impl Heard {
         match &mut self.body {
             Body::Nothing => panic!("bytes of nothing"),
             Body::Ours(token, at) => {
-                assert!(
-                    bytes.iter().enumerate().all(|(i, &byte)| byte == pattern(*token, *at + i)),
-                    "not what was posted"
-                );
+                assert!(*bytes == *pattern(*token, *at..*at + bytes.len()), "not what was posted");
                 *at += bytes.len();
             }
             Body::Memory(address) => {

@@ -9,9 +9,9 @@ mod peer;
 mod pipe;
 mod visit;
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -36,6 +36,8 @@ const MEMORY: usize = 24_576;
 /// Bytes before and behind it, which nobody may reach.
 const BESIDE: usize = 4096;
 const WITHIN: Range<usize> = BESIDE..BESIDE + MEMORY;
+/// Bytes of a message or a request, at most.
+const LONGEST: usize = 30_000;
 const SIZES: ChannelSizes = ChannelSizes { segments: 16, sends: 32, inline: 0 };
 /// Reads that may be outstanding.
 const READS: usize = 4;
@@ -81,9 +83,18 @@ enum Window {
     },
 }
 
-/// The byte of a request of ours at a place.
-fn pattern(token: u64, at: usize) -> u8 {
-    (token as u8).wrapping_mul(31).wrapping_add(at as u8)
+/// The bytes of a request of ours.
+fn pattern(token: u64, range: Range<usize>) -> &'static [u8] {
+    static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| (0..LONGEST + 256).map(|at| at as u8).collect());
+    let begin = usize::from((token as u8).wrapping_mul(31));
+    &BYTES[begin + range.start..begin + range.end]
+}
+
+/// Takes the first `count` bytes off.
+fn take_front(bytes: &mut VecDeque<u8>, count: usize) -> Vec<u8> {
+    let taken = bytes.make_contiguous()[..count].to_vec();
+    bytes.drain(..count);
+    taken
 }
 
 /// Lets a peer say any bytes while the program does anything.
@@ -155,7 +166,7 @@ impl Fuzzed {
                 wire.room = wire.room.saturating_add(usize::from(input.byte()) * 100);
             }
             12 => self.pipe.wire().room = usize::MAX,
-            13 | 14 => self.receive(peer::length(input) as usize % 30_000),
+            13 | 14 => self.receive(peer::length(input) as usize % LONGEST),
             15..=17 => self.post(input),
             18 if self.windows.len() < 6 => self.open(Access::ALL),
             19 => self.close(input.below(6)),
@@ -188,7 +199,7 @@ impl Fuzzed {
 
     fn transfer(&self, token: u64, length: usize) -> Transfer {
         let mut buffer = Buffer::allocate(length.max(1)).expect("memory");
-        buffer.iter_mut().enumerate().for_each(|(at, byte)| *byte = pattern(token, at));
+        buffer[..length].copy_from_slice(pattern(token, 0..length));
         Transfer::new(buffer, 0..length, &*self.domain).expect("registers anything")
     }
 
@@ -218,7 +229,7 @@ impl Fuzzed {
         let length = match operation {
             Operation::Probe => 0,
             Operation::CompareSwap { .. } | Operation::FetchAdd { .. } => 8,
-            _ => peer::length(input) % 30_000,
+            _ => peer::length(input) % LONGEST as u32,
         };
         let token = self.token();
         let memory = (operation != Operation::Probe).then(|| self.transfer(token, length as usize));
@@ -367,7 +378,7 @@ impl Fuzzed {
             assert_eq!((done.token, done.result.ok(), done.immediate), (must.token, Some(must.length), must.immediate));
             assert!(bytes(&memory, 0..must.bytes.len()) == must.bytes, "something else was received");
             let untouched = must.bytes.len()..memory.length();
-            let is_as_before = untouched.clone().map(|at| pattern(must.token, at)).eq(bytes(&memory, untouched));
+            let is_as_before = pattern(must.token, untouched.clone()) == bytes(&memory, untouched);
             return assert!(is_as_before, "more than what was received");
         }
         if self.model.ended.front().is_none_or(|(must, _)| must.token != done.token) {
@@ -388,7 +399,7 @@ impl Fuzzed {
                 assert!(bytes(&memory, 0..must.answer.len()) == must.answer, "another answer")
             }
             _ if must.is_read() => {}
-            _ => assert!((0..memory.length()).map(|at| pattern(must.token, at)).eq(bytes(&memory, 0..memory.length()))),
+            _ => assert!(pattern(must.token, 0..memory.length()) == bytes(&memory, 0..memory.length())),
         }
     }
 

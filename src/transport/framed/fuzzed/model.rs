@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::super::frame::{Frame, HEADER, Header, Reason};
 use super::super::input::SCRATCH;
+use super::take_front;
 use crate::Access;
 use crate::transport::Operation;
 
@@ -280,10 +281,10 @@ impl Model {
         if let Some((address, key)) = target {
             let at = self.place(address.wrapping_add(done_before as u64), key, Access::WRITE, count);
             let at = at.ok_or(self.refuse(Reason::Access))?;
-            self.memory[at..at + count].iter_mut().zip(self.unread.drain(..count)).for_each(|(to, from)| *to = from);
+            self.memory[at..at + count].copy_from_slice(&take_front(&mut self.unread, count));
             self.has_written = true;
         } else {
-            let bytes: Vec<_> = self.unread.drain(..count).collect();
+            let bytes = take_front(&mut self.unread, count);
             match to {
                 Place::Receive(_, have) => have.extend(bytes),
                 _ => self.unanswered()?.answer.extend(bytes),

@@ -1,15 +1,13 @@
 //! What the peer says.
 
 use super::super::frame::{Frame, Header, Reason};
-use super::Fuzzed;
+use super::{Fuzzed, LONGEST, pattern};
 use crate::fuzzing::Input;
 use crate::transport::Operation;
 
 /// Lengths on both sides of what makes a difference.
 const LENGTHS: [u32; 16] =
     [0, 1, 7, 8, 9, 100, 512, 4095, 4096, 4097, 16_383, 16_384, 20_000, 24_576, 24_577, u32::MAX];
-/// Bytes behind a header, at most.
-const MOST: usize = 30_000;
 
 pub(super) fn length(input: &mut Input<'_>) -> u32 {
     LENGTHS[input.below(LENGTHS.len())]
@@ -94,13 +92,13 @@ impl Fuzzed {
             Frame::Data { length }
             | Frame::Send { length }
             | Frame::Write { length, .. }
-            | Frame::WriteNotify { length, .. } => (length as usize).min(MOST),
+            | Frame::WriteNotify { length, .. } => (length as usize).min(LONGEST),
             _ => 0,
         };
         let length = if length > 0 && input.byte() >= 0xe0 { length / 2 } else { length };
         self.said = self.said.wrapping_add(1);
-        let filling = self.said;
+        let filling = u64::from(self.said);
         self.send(&Header { acknowledged, frame }.to_bytes());
-        self.send(&(0..length).map(|at| filling.wrapping_add(at as u8)).collect::<Vec<_>>());
+        self.send(pattern(filling, 0..length));
     }
 }

@@ -12,6 +12,7 @@ use rustix::net::SocketAddrAny;
 use super::super::carrier::{Carrier, Halt};
 use super::super::channel::Interest;
 use super::super::socket::{Socket, ended};
+use super::take_front;
 use crate::memory::{Registrable, volatile};
 use crate::sync::lock;
 use crate::sync::locks::{Mutex, MutexGuard};
@@ -91,7 +92,7 @@ impl Carrier for Pipe {
         if count == 0 {
             return Err(if wire.is_ended { Halt::Lost(ended()) } else { Halt::Later });
         }
-        bytes.iter_mut().zip(wire.incoming.drain(..count)).for_each(|(to, from)| *to = from);
+        bytes[..count].copy_from_slice(&take_front(&mut wire.incoming, count));
         Ok(count)
     }
 
