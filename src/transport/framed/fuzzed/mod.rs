@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use self::heard::Heard;
-use self::model::{Door, How, Model, Request as Posted, Verdict};
+use self::model::{Door, How, MESSAGE, Model, Request as Posted, Verdict};
 use self::pipe::{Pipe, Wire};
 pub(in crate::transport) use self::visit::Visit;
 use super::domain::SoftwareDomain;
@@ -67,6 +67,8 @@ struct Fuzzed {
     /// What was posted and has not ended.
     outstanding: HashSet<u64>,
     done: Vec<Completion>,
+    /// The messages among these that needed no receive.
+    lent: VecDeque<Vec<u8>>,
     /// Whether something was read since the memory was looked at.
     has_read: bool,
     /// Whether the model does not know any more.
@@ -88,6 +90,11 @@ fn pattern(token: u64, range: Range<usize>) -> &'static [u8] {
     static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| (0..LONGEST + 256).map(|at| at as u8).collect());
     let begin = usize::from((token as u8).wrapping_mul(31));
     &BYTES[begin + range.start..begin + range.end]
+}
+
+/// Whether a message has come that needed no receive.
+fn is_message(done: &Completion) -> bool {
+    done.is_receive && done.memory.is_none() && done.result.is_ok()
 }
 
 /// Takes the first `count` bytes off.
@@ -140,6 +147,7 @@ impl Fuzzed {
             next: 1,
             outstanding: HashSet::new(),
             done: Vec::new(),
+            lent: VecDeque::new(),
             has_read: true,
             is_unsure: false,
             has_broken: false,
@@ -153,7 +161,7 @@ impl Fuzzed {
     }
 
     fn step(&mut self, input: &mut Input<'_>) {
-        match input.below(24) {
+        match input.below(26) {
             0..=8 => self.say(input),
             9 => {
                 let length = input.byte().into();
@@ -177,7 +185,31 @@ impl Fuzzed {
                 self.queue.request_notification().expect("arms");
                 self.queue.drain_events().expect("drains");
             }
+            24 | 25 => {
+                self.say(input);
+                self.receive_now();
+            }
             _ => {}
+        }
+    }
+
+    /// Takes what has come without a poll, if that can be.
+    fn receive_now(&mut self) {
+        // What is looked at is what the model has, unless the queue has begun with it.
+        let is_whole = self.pipe.wire().incoming.len() == self.model.unread.len() && !self.is_unsure;
+        let must = is_whole.then(|| self.model.take_message()).flatten();
+        let received = self.queue.receive_now(self.channel);
+        let bytes = received.map(|(token, length)| self.queue.lent(token, length).to_vec());
+        assert!(bytes == must || self.is_unsure, "another message without a poll, or none");
+    }
+
+    /// Polls once, and copies the messages that are lent until the next.
+    fn poll_once(&mut self) {
+        let before = self.done.len();
+        self.queue.poll(&mut self.done).expect("polls");
+        for done in self.done[before..].iter().filter(|done| is_message(done)) {
+            let length = *done.result.as_ref().expect("it came well") as usize;
+            self.lent.push_back(self.queue.lent(done.token, length).to_vec());
         }
     }
 
@@ -298,7 +330,7 @@ impl Fuzzed {
         self.model.has_written = false;
         loop {
             let before = self.pipe.wire().incoming.len();
-            self.queue.poll(&mut self.done).expect("polls");
+            self.poll_once();
             if self.pipe.wire().incoming.len() == before {
                 break;
             }
@@ -310,8 +342,9 @@ impl Fuzzed {
 
     /// Compares what the peer has done wrong with what the queue makes of it.
     fn look(&mut self, verdict: Result<(), Verdict>) {
-        self.queue.poll(&mut self.done).expect("polls");
-        let is_end = |done: &Completion| done.token == 0 && done.is_receive && done.memory.is_none();
+        self.poll_once();
+        let is_end =
+            |done: &Completion| done.token == 0 && done.is_receive && done.memory.is_none() && done.result.is_err();
         let place = self.done.iter().position(is_end);
         let end = place.map(|place| self.done.remove(place)).map(|done| match done.result {
             Err(Failure::Broken(error)) => error.kind(),
@@ -346,6 +379,14 @@ impl Fuzzed {
             self.look_at_memory();
         }
         for done in std::mem::take(&mut self.done) {
+            if is_message(&done) {
+                let bytes = self.lent.pop_front().expect("it was lent");
+                if !self.is_unsure {
+                    let must = self.model.received.pop_front().expect("a message that must not come");
+                    assert!(must.token == MESSAGE && must.bytes == bytes, "another message");
+                }
+                continue;
+            }
             assert!(self.outstanding.remove(&done.token), "{} ends, and was not outstanding", done.token);
             if !self.is_unsure {
                 self.ended(done);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::super::frame::{Frame, HEADER, Header, Reason};
+use super::super::frame::{Frame, HEADER, Header, MOST_MESSAGE, Reason, SHORT_HEADER};
 use super::super::input::SCRATCH;
 use super::take_front;
 use crate::Access;
@@ -56,6 +56,9 @@ pub(super) enum How {
     Refused,
 }
 
+/// Token of a message that needed no receive.
+pub(super) const MESSAGE: u64 = u64::MAX;
+
 /// A receive that has ended.
 pub(super) struct Received {
     pub(super) token: u64,
@@ -85,6 +88,7 @@ struct Body {
 
 enum Place {
     Answer,
+    Message(Vec<u8>),
     Receive(u64, Vec<u8>),
     Target { address: u64, key: u32, notified: Option<(u32, u64)> },
 }
@@ -157,18 +161,34 @@ impl Model {
             if self.is_stalled {
                 return Ok(());
             }
-            self.unread.drain(..HEADER);
+            let length = if let Frame::Message { .. } = header.frame { SHORT_HEADER } else { HEADER };
+            self.unread.drain(..length);
             self.begin(header)?;
         }
         Ok(())
     }
 
-    fn header(&self) -> Option<[u8; HEADER]> {
-        let mut header = [0; HEADER];
-        if self.unread.len() < HEADER {
+    /// Takes the message that comes next, if nothing else does and all of it is there.
+    pub(super) fn take_message(&mut self) -> Option<Vec<u8>> {
+        let is_between = self.body.is_none() && !self.is_stalled && !self.is_failed && !self.is_over;
+        let header = self.header().filter(|_| is_between)?;
+        let Ok(Header { acknowledged, frame: Frame::Message { length } }) = Header::parse(header) else { return None };
+        let length = length as usize;
+        if acknowledged >= self.first || length > MOST_MESSAGE || self.unread.len() < SHORT_HEADER + length {
             return None;
         }
-        header.iter_mut().zip(&self.unread).for_each(|(to, from)| *to = *from);
+        self.unread.drain(..SHORT_HEADER);
+        Some(take_front(&mut self.unread, length))
+    }
+
+    fn header(&self) -> Option<[u8; HEADER]> {
+        let begin: Vec<u8> = self.unread.iter().copied().take(2).collect();
+        let length = Header::length(&begin);
+        if self.unread.len() < length {
+            return None;
+        }
+        let mut header = [0; HEADER];
+        header.iter_mut().zip(self.unread.iter().take(length)).for_each(|(to, from)| *to = *from);
         Some(header)
     }
 
@@ -176,6 +196,12 @@ impl Model {
         self.acknowledged(header.acknowledged)?;
         let (to, length) = match header.frame {
             Frame::Acknowledge => return Ok(()),
+            Frame::Message { length } => {
+                if length as usize > MOST_MESSAGE {
+                    return Err(Verdict::Protocol);
+                }
+                (Place::Message(Vec::new()), length)
+            }
             Frame::Probe => {
                 self.done += 1;
                 return Ok(());
@@ -286,7 +312,7 @@ impl Model {
         } else {
             let bytes = take_front(&mut self.unread, count);
             match to {
-                Place::Receive(_, have) => have.extend(bytes),
+                Place::Message(have) | Place::Receive(_, have) => have.extend(bytes),
                 _ => self.unanswered()?.answer.extend(bytes),
             }
         }
@@ -307,6 +333,10 @@ impl Model {
                 if request.answer.len() == request.length as usize {
                     self.was_answered()?;
                 }
+                return Ok(());
+            }
+            Place::Message(bytes) => {
+                self.received.push_back(Received { token: MESSAGE, length, immediate: None, bytes });
                 return Ok(());
             }
             Place::Receive(token, bytes) => {

@@ -6,8 +6,7 @@ use crate::fuzzing::Input;
 use crate::transport::Operation;
 
 /// Lengths on both sides of what makes a difference.
-const LENGTHS: [u32; 16] =
-    [0, 1, 7, 8, 9, 100, 512, 4095, 4096, 4097, 16_383, 16_384, 20_000, 24_576, 24_577, u32::MAX];
+const LENGTHS: [u32; 16] = [0, 1, 7, 8, 9, 100, 112, 512, 4096, 4097, 16_383, 16_384, 20_000, 24_576, 24_577, u32::MAX];
 
 pub(super) fn length(input: &mut Input<'_>) -> u32 {
     LENGTHS[input.below(LENGTHS.len())]
@@ -62,7 +61,7 @@ impl Fuzzed {
     }
 
     fn frame(&self, input: &mut Input<'_>) -> Frame {
-        match input.below(16) {
+        match input.below(18) {
             0 => Frame::Acknowledge,
             1 => Frame::Probe,
             2 | 3 => Frame::Send { length: length(input) },
@@ -80,6 +79,7 @@ impl Fuzzed {
             11 | 12 => self.answer(input),
             13 => Frame::Data { length: length(input) },
             14 => Frame::Word { old: input.long() },
+            15 | 16 => Frame::Message { length: length(input) },
             _ => Frame::Refuse { request: self.model.first + input.below(4) as u64, reason: Reason::Access },
         }
     }
@@ -90,6 +90,7 @@ impl Fuzzed {
         self.acknowledged = self.acknowledged.max(acknowledged.min(self.model.written));
         let length = match frame {
             Frame::Data { length }
+            | Frame::Message { length }
             | Frame::Send { length }
             | Frame::Write { length, .. }
             | Frame::WriteNotify { length, .. } => (length as usize).min(LONGEST),
@@ -98,7 +99,8 @@ impl Fuzzed {
         let length = if length > 0 && input.byte() >= 0xe0 { length / 2 } else { length };
         self.said = self.said.wrapping_add(1);
         let filling = u64::from(self.said);
-        self.send(&Header { acknowledged, frame }.to_bytes());
+        let header = Header { acknowledged, frame }.to_bytes();
+        self.send(&header[..Header::length(&header)]);
         self.send(pattern(filling, 0..length));
     }
 }

@@ -129,6 +129,16 @@ impl Carrier for Pipe {
         self.write(&[IoSlice::new(&bytes)], false)
     }
 
+    fn peek(&mut self, offset: usize, bytes: &mut [u8]) -> usize {
+        let wire = self.wire();
+        let there = wire.incoming.iter().skip(offset);
+        bytes.iter_mut().zip(there).map(|(to, from)| *to = *from).count()
+    }
+
+    fn skip(&mut self, length: usize) {
+        self.wire().incoming.drain(..length);
+    }
+
     fn has_something(&mut self) -> bool {
         let wire = self.wire();
         !wire.incoming.is_empty() || wire.is_ended
