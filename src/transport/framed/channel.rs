@@ -84,6 +84,8 @@ pub(super) struct Channel<C> {
     pub(super) intake: Intake,
     /// Whether there is still something to be read from the stream.
     pub(super) is_readable: bool,
+    /// Whether it was told that the channel has broken by what the peer has done.
+    pub(super) has_broken: bool,
     /// Why nothing can be written any more.
     pub(super) why_lost: Option<Error>,
     /// Since when a message waits for a receive.
@@ -126,6 +128,7 @@ impl<C: Carrier> Channel<C> {
             output: Outgoing::new(),
             intake: Intake::default(),
             is_readable: true,
+            has_broken: false,
             why_lost: None,
             stalled: None,
             is_listed_stalled: false,

@@ -223,6 +223,10 @@ impl<C: Carrier> FramedQueue<C> {
                 Error::new(ErrorKind::ConnectionBroken, "connection").with_detail(detail)
             }
         };
+        if std::mem::replace(&mut channel.has_broken, true) {
+            // What else goes wrong then follows from that.
+            return;
+        }
         let result = Err(Failure::Broken(error));
         let channel = channel.key;
         self.shared.ready.push(Completion {

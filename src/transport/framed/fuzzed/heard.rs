@@ -111,8 +111,18 @@ impl Heard {
         }
     }
 
+    /// Whether an answer is half written.
+    pub(super) fn is_within_answer(&self) -> bool {
+        self.left > 0 && matches!(self.body, Body::Memory(_))
+    }
+
     fn request(&mut self, frame: Frame, model: &mut Model) {
-        let place = (self.begun + 1 - model.first) as usize;
+        // One that was begun may end with the channel before any of it is heard.
+        let Some(place) = (self.begun + 1).checked_sub(model.first) else {
+            assert!(model.is_failed, "what has ended is said");
+            return self.body = Body::Nothing;
+        };
+        let place = place as usize;
         let request = model.pending.get(place).expect("something was posted");
         let length = request.length;
         let posted = match request.operation {

@@ -358,13 +358,16 @@ impl Fuzzed {
         match (verdict, end) {
             (Ok(()), None) => {}
             (Err(Verdict::Unsure), _) => self.is_unsure = true,
-            (Err(Verdict::Protocol), Some(ErrorKind::Protocol)) => self.model.is_over = true,
+            // What it was still to be answered may be refused by then, which nobody is told any more.
+            (Err(Verdict::Protocol), Some(ErrorKind::Protocol)) => (self.model.is_over, self.is_unsure) = (true, true),
             (Err(Verdict::Refused(number, reason)), Some(ErrorKind::ConnectionBroken)) => {
                 self.model.is_over = true;
                 self.heard.refusal = Some((number, reason));
             }
             // It was found while something was written, or before there was more to read.
-            (_, Some(ErrorKind::ConnectionBroken)) if self.model.may_be_refused() => self.is_unsure = true,
+            (_, Some(ErrorKind::ConnectionBroken)) if self.model.may_be_refused() || self.heard.is_within_answer() => {
+                self.is_unsure = true;
+            }
             // The end of the stream was found first.
             (Err(_), None) if has_ended => self.is_unsure = true,
             (verdict, end) => panic!("{verdict:?}, and it ends by {end:?}"),
