@@ -7,6 +7,8 @@ use crate::transport::Operation;
 
 /// What is coming.
 enum Body {
+    /// Of a request that has ended with the channel.
+    Ended,
     Nothing,
     /// Bytes of our request of this token, from here on.
     Ours(u64, usize),
@@ -64,6 +66,7 @@ impl Heard {
     fn compare(&mut self, bytes: &[u8], model: &Model, base: u64, is_still: bool) {
         match &mut self.body {
             Body::Nothing => panic!("bytes of nothing"),
+            Body::Ended => {}
             Body::Ours(token, at) => {
                 assert!(*bytes == *pattern(*token, *at..*at + bytes.len()), "not what was posted");
                 *at += bytes.len();
@@ -120,7 +123,11 @@ impl Heard {
         // One that was begun may end with the channel before any of it is heard.
         let Some(place) = (self.begun + 1).checked_sub(model.first) else {
             assert!(model.is_failed, "what has ended is said");
-            return self.body = Body::Nothing;
+            let length = match frame {
+                Frame::Send { length } | Frame::Write { length, .. } | Frame::WriteNotify { length, .. } => length,
+                _ => 0,
+            };
+            return (self.body, self.left) = (Body::Ended, length as usize);
         };
         let place = place as usize;
         let request = model.pending.get(place).expect("something was posted");
