@@ -115,8 +115,8 @@ pub mod verbs;
 pub use config::{Config, ConfigBuilder, Polling, TransportChoice};
 #[cfg(not(loom))]
 pub use connection::{
-    Answer, AtomicOperation, Batch, Channel, ConnectRequest, Connection, Connector, Fenced, Listener, Message,
-    Operation, ReceiveHalf, SendHalf, Worker,
+    Answer, AtomicOperation, Batch, Capabilities, Channel, ConnectRequest, Connection, Connector, Fenced, Listener,
+    Message, Operation, ReceiveHalf, SendHalf, Worker,
 };
 pub use error::{Error, ErrorKind, Failed, Result};
 pub use memory::{

@@ -4,6 +4,7 @@ mod address;
 mod at_once;
 mod auto;
 mod batch;
+mod capabilities;
 mod channel;
 mod connector;
 mod conversation;
@@ -46,6 +47,7 @@ mod waiting;
 mod worker;
 
 pub use batch::Batch;
+pub use capabilities::Capabilities;
 pub use channel::Channel;
 pub use connector::Connector;
 pub use established::Connection;

@@ -26,6 +26,9 @@ pub(crate) trait Domain: Send + Sync + 'static {
     /// Whether memory windows give each connection keys of its own.
     fn has_windows(&self) -> bool;
 
+    /// Whether memory can be used without being pinned.
+    fn pages_on_demand(&self) -> bool;
+
     /// Registers exactly `range` of `memory`.
     fn register(
         &self,

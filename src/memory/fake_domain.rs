@@ -129,6 +129,10 @@ impl Domain for FakeDomain {
         false
     }
 
+    fn pages_on_demand(&self) -> bool {
+        false
+    }
+
     fn register_dma_buf(&self, _: OwnedFd, _: u64, _: usize, _: RegionAccess) -> Result<Arc<dyn Registration>> {
         Err(Error::new(ErrorKind::Unsupported, "register memory"))
     }

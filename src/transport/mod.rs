@@ -53,6 +53,17 @@ impl Kind {
         }
     }
 
+    /// Whether it is the peer's process that carries out what is asked of its memory.
+    pub(crate) fn needs_progress(self) -> bool {
+        match self {
+            Self::Shm | Self::Tcp => true,
+            #[cfg(feature = "verbs")]
+            Self::Verbs => false,
+            #[cfg(all(any(test, feature = "internals"), not(loom)))]
+            Self::Sim => false,
+        }
+    }
+
     /// The clock that connections of the transport go by.
     pub(crate) fn clock(self) -> Clock {
         match self {

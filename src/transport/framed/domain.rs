@@ -128,6 +128,10 @@ impl Domain for SoftwareDomain {
         true
     }
 
+    fn pages_on_demand(&self) -> bool {
+        true
+    }
+
     fn register(
         &self,
         memory: &Arc<dyn Registrable>,

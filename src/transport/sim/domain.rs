@@ -177,6 +177,10 @@ impl Domain for SimDomain {
         true
     }
 
+    fn pages_on_demand(&self) -> bool {
+        false
+    }
+
     fn register(
         &self,
         memory: &Arc<dyn Registrable>,

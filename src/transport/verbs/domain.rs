@@ -81,6 +81,11 @@ impl Domain for VerbsDomain {
         self.has_windows
     }
 
+    fn pages_on_demand(&self) -> bool {
+        // What Soft-RoCE says it can is put elsewhere.
+        MemoryRegion::supports_on_demand(self.domain.context()) && !self.domain.context().is_soft_roce()
+    }
+
     fn register(
         &self,
         memory: &Arc<dyn Registrable>,
@@ -88,7 +93,7 @@ impl Domain for VerbsDomain {
         access: RegionAccess,
     ) -> Result<Arc<dyn Registration>> {
         let context = self.domain.context();
-        if access.is_on_demand() && MemoryRegion::supports_on_demand(context) && context.is_soft_roce() {
+        if access.is_on_demand() && MemoryRegion::supports_on_demand(context) && !self.pages_on_demand() {
             let detail = "Soft-RoCE ignores where in its page an access on demand begins (seen in Linux 7.3)";
             let error = Error::new(ErrorKind::Unsupported, "register memory").with_detail(detail);
             return Err(error.with_device(self.device()));
