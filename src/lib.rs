@@ -89,7 +89,6 @@ mod config;
 mod connection;
 // Of the connections, what is modelled.
 mod error;
-#[cfg(not(loom))]
 mod failpoint;
 #[cfg(all(any(test, feature = "internals"), not(loom)))]
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub, reason = "what is public is so for the fuzz targets"))]

@@ -103,9 +103,17 @@ pub(crate) async fn more_in_flight_than_there_is_room_for_waits(end: End) {
             fill(&mut buffer, 1, index as u64);
             connection.write(buffer, &part(index))
         };
+        // A device may have done the first before the last are posted; a process that is stopped has not.
+        let needs_progress = connection.capabilities().one_sided_needs_progress;
+        if needs_progress {
+            end.stop(WHILE);
+        }
         let writing: Vec<_> = (0..COUNT).map(write).collect();
         let posted = writing.iter().filter(|operation| operation.is_posted()).count();
-        assert!((1..COUNT).contains(&posted), "{posted} of {COUNT} found room for 16");
+        assert!(posted >= 1 && (!needs_progress || posted <= 16), "{posted} of {COUNT} found room for 16");
+        if needs_progress {
+            end.go_on().await;
+        }
         for operation in writing {
             soon(operation).await.expect("writes");
         }

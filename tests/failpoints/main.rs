@@ -1,7 +1,8 @@
-//! A process is killed at each of many named points, on a real device. It has said that it is there, and stands still.
-//! The survivor learns it within a second, keeps nothing of it, and goes on with everybody else.
+//! A process is killed at each of many named points, on a real device, or over the transport that `ZCMI_TEST_TRANSPORT` names. It has said
+//! that it is there, and stands still. The survivor learns it within a second, keeps nothing of it, and goes on with everybody else.
 
 mod bystander;
+mod leftovers;
 mod survivor;
 mod victim;
 
@@ -12,10 +13,13 @@ use std::time::{Duration, Instant};
 
 use bystander::Bystander;
 use common::resources::Resources;
-use common::{Peer, aside, baseline, listen, nothing_left, on_device_within, role};
+use common::{Peer, Transport, aside, baseline, listen, nothing_left, on_device_within, role};
+use leftovers::Leftovers;
 use rustix::process::Signal;
 use zcmi::{Config, Connection, Connector, Listener, Worker};
 
+/// Bytes of all frames that a worker keeps for those who come, and of what a conversation has in hand.
+const MOST_FRAMES: usize = 4 << 20;
 /// Within this the survivor knows.
 const BOUND: Duration = Duration::from_secs(1);
 
@@ -119,6 +123,97 @@ fn killed_while_it_closes() {
     ]);
 }
 
+/// What devices do is done by the peer's process here: it may die with half a frame, and with what it owes.
+#[test]
+fn killed_in_the_middle_of_a_frame() {
+    if Transport::of_test().has_device() {
+        return;
+    }
+    each(&[
+        ("connect.confirmed", "set up", Dials),
+        ("frame.half_written", "write", Dials),
+        ("frame.half_written", "be read", Accepts),
+        ("frame.half_read", "read", Dials),
+        ("frame.half_read", "be written", Accepts),
+        ("frame.half_read", "receive long", Dials),
+        ("answer.due", "be read", Dials),
+        ("acknowledgement.due", "be written", Dials),
+        ("acknowledgement.due", "receive", Accepts),
+        ("close.unshut", "close", Dials),
+        ("close.unshut", "drop", Accepts),
+    ]);
+}
+
+/// Between what the survivor has seen of a ring and what it has not.
+#[test]
+fn killed_inside_a_ring() {
+    if Transport::of_test() != Transport::Shm {
+        return;
+    }
+    each(&[
+        ("ring.made", "set up", Dials),
+        ("ring.made", "set up", Accepts),
+        ("ring.mapped", "set up", Dials),
+        ("ring.mapped", "set up", Accepts),
+        ("ring.unattached", "set up", Dials),
+        ("ring.unattached", "set up", Accepts),
+        ("ring.filled", "send", Dials),
+        ("ring.filled", "send long", Accepts),
+        ("ring.filled", "write", Dials),
+        ("ring.shown", "send", Accepts),
+        ("ring.shown", "write", Dials),
+        ("ring.shown", "close", Accepts),
+        ("ring.unrung", "send", Dials),
+        ("ring.unrung", "send long", Accepts),
+        ("ring.taken", "receive", Accepts),
+        ("ring.taken", "be written", Dials),
+        ("ring.taken", "read", Dials),
+        ("ring.freed", "receive", Dials),
+        ("ring.freed", "be written", Accepts),
+    ]);
+}
+
+/// One that listens at a path leaves the file of its socket, since nobody else may remove it; the next who listens there does.
+#[test]
+fn killed_at_a_socket_with_a_file() {
+    if Transport::of_test() != Transport::Shm {
+        return;
+    }
+    on_device_within(Duration::from_secs(60), |_| async {
+        let folder = std::env::temp_dir().join(format!("zcmi-failpoints-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let uri = format!("shm://{}", folder.join("socket").display());
+        let worker = Worker::new(Config::default()).expect("valid settings");
+        for point in ["accept.asked", "ring.made", "ring.unattached", "accept.answered", "accept.established"] {
+            let peer = Peer::start(&format!("{point}/set up/at {uri}"));
+            let peer = aside(move || {
+                peer.hear();
+                peer
+            })
+            .await;
+            let killing = aside(move || {
+                assert_eq!(peer.hear(), format!("reached {point}"));
+                peer.kill();
+            });
+            let connector = Connector::new(&worker);
+            let connect = async {
+                match connector.connect(&uri).await {
+                    Ok(connection) => survivor::until_it_ends("set up", connection).await,
+                    Err(error) => error,
+                }
+            };
+            let ((), error) = tokio::join!(killing, connect);
+            survivor::is_fit(&error, "set up");
+            let listener = Listener::bind(&worker, &uri).await.expect("nobody listens there any more");
+            connect_and_talk(&worker, &listener).await;
+            drop(listener);
+            let left: Vec<_> = std::fs::read_dir(&folder).expect("it is there").flatten().collect();
+            assert!(left.is_empty(), "{point}: {left:?}");
+        }
+        std::fs::remove_dir(&folder).expect("it is empty");
+    });
+}
+
 /// Kills a process at each of these points: name, what it does on its way there, and which end it is.
 fn each(cases: &[(&str, &str, Side)]) {
     on_device_within(Duration::from_secs(240), |address| async move {
@@ -128,16 +223,20 @@ fn each(cases: &[(&str, &str, Side)]) {
         let worker = Worker::new(config).expect("valid settings");
         let listener = listen(&worker, &address).await;
         let before = quiet(&worker, &address).await;
+        let nothing_else = Leftovers::now();
         let bystander = Bystander::begin(&worker).await;
         connect_and_talk(&worker, &listener).await;
         // While one connection of the worker lives, frames of others stay with it, and blocks of the pool with them.
         let meanwhile = aside(Resources::settled).await.with_more("mr", 2);
+        let leftovers = Leftovers::now().with_more_memory(MOST_FRAMES);
         let mut longest = Duration::ZERO;
         for &(point, part, side) in cases {
             let begun = Instant::now();
             let rounds = bystander.rounds();
             let (noticed, what) = kill_at(point, part, side, &worker, &listener).await;
             nothing_left(&meanwhile).await;
+            let leftovers = leftovers.clone();
+            aside(move || Leftovers::assert_back_at(&leftovers)).await;
             let left = begun.elapsed();
             bystander.goes_on_from(rounds).await;
             // A new connection, of the same worker, works.
@@ -148,6 +247,7 @@ fn each(cases: &[(&str, &str, Side)]) {
         }
         let (rounds, pause) = bystander.end().await;
         nothing_left(&before).await;
+        aside(move || Leftovers::assert_back_at(&nothing_else)).await;
         eprintln!(
             "{} points, known after {longest:.0?} at most; {rounds} rounds meanwhile, {pause:.0?} at most",
             cases.len()
@@ -192,13 +292,15 @@ async fn kill_at(point: &str, part: &str, side: Side, worker: &Worker, listener:
         }
     };
     // One that dials and dies before it is connected is passed over: the listener has nothing to say of it.
-    if side == Dials && part == "set up" && point != "connect.established" {
+    // Where it is told of that last, it has no more to say then.
+    let is_set_up = ["connect.established", "connect.confirmed"].contains(&point);
+    if side == Dials && part == "set up" && !is_set_up {
         let mut connect = std::pin::pin!(connect);
         let (killed, peer) = tokio::select! {
             connection = &mut connect => panic!("it is connected: {connection:?}"),
             killed = killing => killed,
         };
-        if ["connect.resolved", "connect.opened"].contains(&point) {
+        if ["connect.resolved", "connect.opened", "ring.made"].contains(&point) {
             aside(|| peer.kill()).await;
             return (Duration::ZERO, "never heard of".to_owned());
         }

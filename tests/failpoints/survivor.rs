@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use zcmi::{Access, Buffer, Connection, Error, ErrorKind, RemoteBuffer};
 
+use crate::common::Transport;
 use crate::victim::LENGTH;
 
 /// Does its part of what the other process does, until that has died; answers what it is told.
@@ -19,14 +20,18 @@ pub(crate) async fn until_it_ends(part: &str, connection: Connection) -> Error {
                 }
             }
         }
-        "be read" | "revoke" => {
+        "be read" | "be written" | "revoke" => {
             let handle = connection.recv().await.expect("it is not dead yet");
             let handle = RemoteBuffer::from_bytes(&handle).expect("a handle");
             let mut buffer = Buffer::allocate(LENGTH).expect("memory");
             buffer = connection.read(buffer, &handle).await.expect("reads");
             connection.send(b"reading").await.expect("sends");
             loop {
-                match connection.read(buffer, &handle).await {
+                let accessed = match part {
+                    "be written" => connection.write(buffer, &handle),
+                    _ => connection.read(buffer, &handle),
+                };
+                match accessed.await {
                     Ok(read) => buffer = read,
                     Err(failed) => {
                         assert!(failed.buffer.is_some(), "the memory comes back: {}", failed.error);
@@ -81,6 +86,8 @@ pub(crate) fn is_fit(error: &Error, part: &str) {
     let kind = error.kind();
     let dead = [ErrorKind::ConnectionBroken, ErrorKind::RemoteAccess, ErrorKind::Unreachable];
     let is_fit = match part {
+        // Whose process dies, its kernel closes the sockets of.
+        "set up" if kind == ErrorKind::PeerClosed => !Transport::of_test().has_device(),
         "set up" => dead.contains(&kind) || [ErrorKind::Rejected, ErrorKind::ConnectionRefused].contains(&kind),
         "close" | "drop" => kind == ErrorKind::PeerClosed || kind == ErrorKind::ConnectionBroken,
         _ => dead.contains(&kind),

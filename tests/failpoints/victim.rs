@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use zcmi::{Access, Buffer, Config, Connection, Connector, RemoteBuffer, Worker};
+use zcmi::{Access, Buffer, Config, Connection, Connector, Listener, RemoteBuffer, Worker};
 
 use crate::common::{device_address, listen, play, say};
 
@@ -14,7 +14,7 @@ pub(crate) const LENGTH: usize = 1 << 20;
 /// Whether the point counts: it may be passed before on the way to where it is meant.
 static ARMED: AtomicBool = AtomicBool::new(false);
 
-/// Plays `part`, which is POINT/WHAT/ADDRESS, until it is killed.
+/// Plays `part`, which is POINT/WHAT/ADDRESS, until it is killed. It connects there, or listens, at an address of its own (`-`) or `at` one.
 pub(crate) fn play_part(part: &str) {
     let mut words = part.splitn(3, '/').map(str::to_owned);
     let mut word = || words.next().expect("POINT/WHAT/ADDRESS");
@@ -29,8 +29,12 @@ pub(crate) fn play_part(part: &str) {
     play(async move {
         let config = Config { peer_timeout: Duration::from_secs(60), ..Config::default() };
         let worker = Worker::new(config).expect("valid settings");
-        let connection = if target == "-" {
-            let listener = listen(&worker, &device_address().expect("the test has found it")).await;
+        let file = target.strip_prefix("at ");
+        let connection = if target == "-" || file.is_some() {
+            let listener = match file {
+                Some(uri) => Listener::bind(&worker, uri).await.expect("listens"),
+                None => listen(&worker, &device_address().expect("the test has found it")).await,
+            };
             say(listener.uri());
             listener.accept().await.expect("accepts")
         } else {
@@ -73,7 +77,7 @@ async fn act(part: &str, connection: Connection, point: &str) {
                 memory = same;
             }
         }
-        "grant" | "be read" | "revoke" => {
+        "grant" | "be read" | "be written" | "revoke" => {
             if part == "grant" {
                 arm();
             }
@@ -81,18 +85,25 @@ async fn act(part: &str, connection: Connection, point: &str) {
             let grant = exposed.grant(&connection, 0..LENGTH, Access::READ_WRITE).await.expect("grants");
             connection.send(&grant.remote_buffer().to_bytes()).await.expect("sends");
             assert_eq!(&*connection.recv().await.expect("receives"), b"reading");
-            if part == "be read" {
+            if part.starts_with("be ") && point == "granted" {
                 // It is read, all the time.
                 stop(point);
             }
             arm();
+            if part.starts_with("be ") {
+                let _ = connection.recv().await;
+            }
             let _ = grant.revoke().await;
         }
         "read" | "write" | "let go" => {
             let handle = RemoteBuffer::from_bytes(&connection.recv().await.expect("receives")).expect("a handle");
             let buffer = connection.read(Buffer::allocate(LENGTH).expect("memory"), &handle).await.expect("reads");
+            if part == "let go" {
+                arm();
+            }
+            // The survivor has it, whichever point comes next.
+            connection.send_acknowledged(b"held").await.expect("sends");
             arm();
-            connection.send(b"held").await.expect("sends");
             drop(buffer);
             let mut flying = VecDeque::new();
             if part == "let go" {

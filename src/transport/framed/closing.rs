@@ -9,6 +9,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData};
 use super::Carrier;
 use super::access::Accesses;
 use super::channel::{Channel, Interest};
+use crate::failpoint;
 use crate::service::{Service, TimerId};
 use crate::sync::lock;
 use crate::sync::locks::Mutex;
@@ -47,6 +48,7 @@ impl<C: Carrier> Drop for Ending<C> {
     fn drop(&mut self) {
         ENDING.fetch_sub(1, Ordering::Relaxed);
         self.channel.socket.has_last_words.store(false, Ordering::Release);
+        failpoint::reach("close.unshut");
         self.channel.socket.shut();
     }
 }

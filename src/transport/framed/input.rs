@@ -7,9 +7,9 @@ use super::carrier::{Carrier, Halt};
 use super::channel::{Channel, Outcome, Standing, Trouble};
 use super::frame::{Frame, HEADER, Header, MOST_MESSAGE, Reason, SHORT_HEADER};
 use super::queue::Shared;
-use crate::Access;
 use crate::memory::{Transfer, volatile};
 use crate::transport::{Completion, Operation};
+use crate::{Access, failpoint};
 
 /// Bytes that are read before it is known what they are.
 pub(super) const SCRATCH: usize = 16 << 10;
@@ -152,6 +152,8 @@ impl<C: Carrier> Channel<C> {
             body.done += *read;
             if body.done == body.length {
                 self.frame_is_whole(shared)?;
+            } else {
+                failpoint::reach("frame.half_read");
             }
         }
         Ok(Some((read, wanted)))
@@ -383,6 +385,8 @@ impl<C: Carrier> Channel<C> {
             body.done += bytes.len();
             if body.done == body.length {
                 self.frame_is_whole(shared)?;
+            } else {
+                failpoint::reach("frame.half_read");
             }
         }
         Ok(bytes.len())

@@ -8,7 +8,7 @@ use super::carrier::{Carrier, Halt};
 use super::channel::{Channel, Outcome, Standing, Trouble, find};
 use super::frame::{Frame, HEADER, Header, MOST_MESSAGE, Reason, SHORT_HEADER};
 use crate::memory::{Registrable, volatile};
-use crate::{Access, ErrorKind};
+use crate::{Access, ErrorKind, failpoint};
 
 /// Bytes of a message's head that are written with its header.
 const MOST_HEAD: usize = 32;
@@ -176,6 +176,7 @@ impl Outgoing {
     /// Makes the next frame of an answer.
     fn push_answer(&mut self) {
         let Some(front) = self.answers.front_mut() else { return };
+        failpoint::reach("answer.due");
         let of = Of::Theirs(front.request);
         match &mut front.what {
             What::Word(old) => {
@@ -205,6 +206,7 @@ impl Outgoing {
     /// Tells the peer what is done, if nothing else does. To one that takes nothing, later.
     pub(super) fn acknowledge(&mut self) {
         if self.untold() > 0 && self.refusal.is_none() && !self.is_cut && !self.is_blocked {
+            failpoint::reach("acknowledgement.due");
             self.push(Frame::Acknowledge, Body::None, 0, Of::Nothing);
         }
     }
@@ -406,6 +408,7 @@ impl<C: Carrier> Channel<C> {
             let left = HEADER + front.length - front.sent;
             if bytes < left {
                 front.sent += bytes;
+                failpoint::reach("frame.half_written");
                 return;
             }
             bytes -= left;

@@ -12,7 +12,7 @@ use super::socket::Socket;
 use super::{Carrier, Framed, device, device_name, failed};
 use crate::protocol::Refusal;
 use crate::transport::{ChannelKey, ChannelSizes, Device, SetUp};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, failpoint};
 
 /// Reads and atomic operations that a connection has outstanding at most, each way.
 pub(super) const READS: u16 = 32;
@@ -144,6 +144,7 @@ impl<C: Carrier> SetUp<Framed<C>> for Outgoing<C> {
 
     async fn negotiate(&mut self, ours: &[u8], deadline: Instant) -> Result<Vec<u8>> {
         let said = self.0.say(Kind::Request, ours);
+        failpoint::reach("connect.asked");
         let heard = self.0.hear(deadline, "nothing answered the connect request in time").await;
         // Who refuses before it has heard anything may have closed by now: what it has said is here.
         let heard = match (said, heard) {
@@ -167,6 +168,7 @@ impl<C: Carrier> SetUp<Framed<C>> for Outgoing<C> {
 
     async fn finish(self, _ours: &[u8], _deadline: Instant) -> Result<FramedLink> {
         self.0.say(Kind::Confirm, &[])?;
+        failpoint::reach("connect.confirmed");
         Ok(self.0.into_link())
     }
 
@@ -196,6 +198,7 @@ impl<C: Carrier> SetUp<Framed<C>> for Incoming<C> {
 
     async fn finish(self, ours: &[u8], deadline: Instant) -> Result<FramedLink> {
         self.0.say(Kind::Accept, ours)?;
+        failpoint::reach("accept.answered");
         match self.0.hear(deadline, "the peer did not confirm the connection in time").await? {
             (Hello { kind: Kind::Confirm, .. }, ..) => Ok(self.0.into_link()),
             (hello, ..) => Err(self.0.unexpected(hello.kind)),

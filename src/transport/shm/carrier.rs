@@ -18,7 +18,7 @@ use super::ring::{Nonsense, Rings};
 use crate::memory::{Registrable, volatile};
 use crate::transport::Kind;
 use crate::transport::framed::{Carrier, Halt, Interest, Socket, ended, failed};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, failpoint};
 
 /// Bytes of the ring that we send through.
 const CAPACITY: usize = 256 << 10;
@@ -93,6 +93,7 @@ impl Carrier for ShmCarrier {
     fn attach(&mut self, theirs: Theirs) {
         // An older kernel does not know it, and throws them away.
         let _ = rights::take(&self.socket, false);
+        failpoint::reach("ring.unattached");
         self.rings = self.ours.take().map(|ours| Rings::new(ours, theirs));
     }
 
@@ -197,6 +198,7 @@ impl Carrier for ShmCarrier {
     fn flush(&mut self) {
         let Some(rings) = self.rings.as_mut().filter(|_| !self.is_ended) else { return };
         if rings.must_ring() {
+            failpoint::reach("ring.unrung");
             match rustix::net::send(&self.socket, &[0], SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 // If it takes no more there are enough that it has not heard; if it has ended that is learned by reading.
                 Ok(_) | Err(Errno::AGAIN | Errno::PIPE | Errno::CONNRESET) => {}

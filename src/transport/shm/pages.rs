@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 use super::ring::{OurPages, TheirPages, Word};
+use crate::failpoint;
 use crate::memory::{Epoch, volatile};
 
 /// Where the bytes begin. Words before are far enough from each other to be in lines of their own, also for who fetches two at once.
@@ -66,6 +67,7 @@ impl Ours {
         // The pages themselves, so that neither side runs out of memory when it touches them.
         rustix::io::retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), 0, length as u64))?;
         let ours = Self(Map::new(&file, length, ProtFlags::READ | ProtFlags::WRITE)?);
+        failpoint::reach("ring.made");
         // Touched, or they count as holes.
         for at in (0..length).step_by(PAGE) {
             ours.0.byte(at).store(0, Ordering::Relaxed);
@@ -107,6 +109,7 @@ impl Theirs {
         }
         let map = Map::new(file, length, ProtFlags::READ);
         let map = map.map_err(|error| format!("its memory could not be mapped: {error}"))?;
+        failpoint::reach("ring.mapped");
         match map.at(LAYOUT).load(Ordering::Acquire) {
             RINGS => Ok(Self(map)),
             other => Err(format!("it has given memory of layout {other:#x}, not {RINGS:#x}")),

@@ -11,6 +11,8 @@ mod tests;
 
 use std::fmt;
 
+use crate::failpoint;
+
 /// A word that a side writes for the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Word {
@@ -125,8 +127,10 @@ impl<O: OurPages, T: TheirPages> Rings<O, T> {
 
     /// Makes room of so many bytes that have come.
     pub(super) fn skip(&mut self, count: usize) {
+        failpoint::reach("ring.taken");
         self.received = self.received.wrapping_add(count as u64);
         self.ours.set(Word::Received, self.received);
+        failpoint::reach("ring.freed");
         self.news |= FOR_ROOM;
     }
 
@@ -177,7 +181,9 @@ impl<O: OurPages, T: TheirPages> Rings<O, T> {
 
     /// Shows the peer what was put.
     pub(super) fn publish(&mut self) {
+        failpoint::reach("ring.filled");
         self.ours.set(Word::Sent, self.sent);
+        failpoint::reach("ring.shown");
         self.news |= FOR_BYTES;
     }
 
