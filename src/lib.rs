@@ -45,6 +45,7 @@
 //! | use memory again and again | [`Pool`], [`Buffer`], [`SharedBuffer`] |
 //! | let a peer access memory | [`Buffer::expose`], [`ExposedBuffer::grant`], [`Grant`] |
 //! | access a peer's memory | [`RemoteBuffer`], [`Connection::read`], [`Connection::write`], [`Connection::fetch_add`], [`Connection::batch`] |
+//! | know what transports differ in | [`Connection::capabilities`] |
 //! | understand all that | [`memory_guide`] |
 //! | use verbs directly | [`verbs`] |
 //!

@@ -4,6 +4,7 @@
 //! A body is what two ends do that have nothing in common but their connection, and a few words beside it. They are two processes,
 //! or, in a simulation, two nodes. What transports differ in is declared ([`zcmi::Capabilities`]), and asserted both ways.
 
+mod above_channels;
 mod access;
 mod atomics;
 mod blocking;
@@ -16,7 +17,9 @@ mod failure;
 mod limits;
 mod messages;
 mod notifications;
+mod one_sided;
 mod revocation;
+mod set_up;
 mod values;
 mod world;
 
@@ -49,6 +52,9 @@ macro_rules! bodies {
 }
 
 bodies! {
+    above_channels:
+        calls_are_answered_each_once,
+        a_stream_carries_bytes_both_ways;
     access:
         each_right_allows_its_operations_and_no_others,
         each_right_is_checked_by_the_owner_too,
@@ -94,12 +100,17 @@ bodies! {
     notifications:
         they_come_in_order_behind_their_bytes,
         they_are_kept_until_they_are_asked_for;
+    one_sided:
+        lists_are_gathered_and_scattered,
+        batches_and_fences_keep_their_order;
     revocation:
         a_holder_agrees_and_lives_on,
         what_is_in_flight_is_drained,
         a_stopped_holder_loses_its_right_at_the_deadline,
         a_lease_ends_by_itself,
         memory_comes_back_as_it_was_left;
+    set_up:
+        a_listener_decides_by_what_the_peer_says;
     values:
         they_are_the_same_at_the_other_end,
         other_types_are_an_error_and_no_end;

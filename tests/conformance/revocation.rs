@@ -8,7 +8,7 @@ use zcmi::{Access, Buffer, Config, Connection, ErrorKind, RemoteBuffer, Revocati
 use crate::common::{fill, pattern};
 use crate::world::{End, Initiator, Responder, SOON, WHILE, now, soon};
 
-const LENGTH: usize = 1 << 20;
+const LENGTH: usize = 2 << 20;
 
 fn patient() -> Config {
     Config { peer_timeout: 2 * SOON, revoke_timeout: SOON, ..Config::default() }
@@ -69,7 +69,7 @@ pub(crate) async fn what_is_in_flight_is_drained(end: End) {
             Initiator => {
                 let handle = handle(connection).await;
                 let read = || connection.read(Buffer::allocate(LENGTH).expect("memory"), &handle);
-                let mut flying: VecDeque<_> = (0..4).map(|_| read()).collect();
+                let mut flying: VecDeque<_> = (0..8).map(|_| read()).collect();
                 end.tell("reading");
                 let mut done = 0;
                 while let Some(next) = flying.pop_front() {
