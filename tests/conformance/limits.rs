@@ -46,8 +46,8 @@ pub(crate) async fn a_full_window_holds_back_its_channel_alone(end: End) {
         Initiator => {
             let mut sent = 0;
             let fill_up = async {
-                // What is known to be taken may be learned late: it is full when it stays so.
-                while let Ok(()) = connection.send_timeout(&pattern(1, sent, 100), WHILE).await {
+                // That there is room may be learned late: it is full when it stays so.
+                while let Ok(()) = connection.send_timeout(&pattern(1, sent, 100), 5 * WHILE).await {
                     sent += 1;
                 }
             };

@@ -56,7 +56,7 @@ impl End {
 
     /// A connection to the other end, which does the same; both workers have these settings.
     pub(crate) async fn connected(&self, config: Config) -> Session {
-        let worker = Worker::new(config).expect("valid settings");
+        let worker = worker(config);
         let door = match self.role {
             Initiator => Door::Uri(self.hear().await),
             Responder => {
@@ -194,6 +194,11 @@ impl Door {
             Self::Uri(uri) => soon(Connector::new(worker).connect(uri)).await.expect("connects"),
         }
     }
+}
+
+/// A worker with these settings, and whatever the transport under test needs of them.
+pub(crate) fn worker(config: Config) -> Worker {
+    Worker::new(config).expect("valid settings")
 }
 
 async fn listen(worker: &Worker, address: &str) -> Listener {
