@@ -11,7 +11,7 @@ use super::{End, Initiator, Other, Responder, Role};
 use crate::Body;
 
 /// Histories of each body.
-const SEEDS: u64 = 5;
+const SEEDS: u64 = 20;
 
 pub(super) fn run(body: &'static Body) {
     for seed in 1..=SEEDS {
