@@ -45,6 +45,7 @@ impl<Q: Queue> Core<Q> {
         let mut head = [0; HEADER + RECORD];
         head[..HEADER].copy_from_slice(&link.header(FrameKind::Data, bytes));
         record.write_header(length, &mut head[HEADER..]);
+        failpoint::reach("frame.made");
         self.queue.send_now(queue_channel, &head, pieces);
         failpoint::reach("frame.posted");
         Some(link.wanted)

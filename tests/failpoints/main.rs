@@ -138,7 +138,7 @@ fn killed_in_the_middle_of_a_frame() {
         ("frame.half_read", "receive long", Dials),
         ("answer.due", "be read", Dials),
         ("acknowledgement.due", "be written", Dials),
-        ("acknowledgement.due", "receive", Accepts),
+        ("acknowledgement.due", "be written", Accepts),
         ("close.unshut", "close", Dials),
         ("close.unshut", "drop", Accepts),
     ]);
