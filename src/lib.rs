@@ -112,7 +112,7 @@ mod transport;
 #[allow(unsafe_code, reason = "the FFI layer; each block carries its proof")]
 pub mod verbs;
 
-pub use config::{Config, ConfigBuilder, Polling, TransportChoice};
+pub use config::{Config, ConfigBuilder, Polling, SharedPages, TransportChoice};
 #[cfg(not(loom))]
 pub use connection::{
     Answer, AtomicOperation, Batch, Capabilities, Channel, ConnectRequest, Connection, Connector, Fenced, Listener,

@@ -3,6 +3,7 @@
 mod builder;
 mod environment;
 mod kind;
+mod shared_pages;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use crate::protocol::LEAST_FRAME;
 use crate::{CacheLimits, Result};
 
 pub use builder::ConfigBuilder;
+pub use shared_pages::SharedPages;
 
 const MICROSECOND: Duration = Duration::from_micros(1);
 const MILLISECOND: Duration = Duration::from_millis(1);

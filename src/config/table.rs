@@ -38,11 +38,14 @@ macro_rules! settings {
         #[derive(Clone, Debug)]
         pub struct Config {
             $($(#[doc = $documentation])+ pub $field: $type,)*
+            /// Whether pages are shared with peers: only where a program says so, as
+            /// [`ConfigBuilder::share_pages_with_peers`](crate::ConfigBuilder::share_pages_with_peers) has to.
+            pub shared_pages: $crate::SharedPages,
         }
 
         impl Default for Config {
             fn default() -> Self {
-                Self { $($field: $default,)* }
+                Self { $($field: $default,)* shared_pages: $crate::SharedPages::default() }
             }
         }
 

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::time::Duration;
 
 use super::{Connection, Message};
-use crate::{Destination, Exposable, Failed, Result};
+use crate::{Buffer, Destination, Exposable, Failed, Result};
 
 /// One of the conversations of a connection. Messages of a channel arrive in the order in which they were sent; what
 /// waits on one channel does not hold up another.
@@ -70,6 +70,23 @@ impl Channel {
     /// As [`send`](Self::send). Every error gives the memory back, unless the device has not let go of it.
     pub async fn send_owned<M: Exposable>(&self, source: M) -> std::result::Result<M, Failed<M>> {
         self.connection.0.send_owned(self.index, source).await
+    }
+
+    /// Sends a buffer, and gives it away. Where both ends [share pages](Connection::shares_pages) and the buffer is of the connection's
+    /// [pool](Connection::pool), the message that the peer receives is the pages in which it lies: that copies nothing, makes no system call and costs the
+    /// same whatever the length, and it resolves when the message is on its way. The buffer goes back to its pool when the peer has dropped all of
+    /// it, or ends; or the peer hands it, or a part of it, back, in the same way. The pool's limit is what bounds how much can be in peers' hands.
+    ///
+    /// Everywhere else, and of other memory, it is sent as by [`send_owned`](Self::send_owned), and resolves as that does: buffers that were received from
+    /// another peer, that are a part of one of which other parts are still here, or of which 16,384 are with the peer already.
+    ///
+    /// A message that is received into memory of the receiver's, by [`recv_into`](Self::recv_into), is copied there. To a channel's window each counts
+    /// for 88 bytes.
+    ///
+    /// # Errors
+    /// As [`send_owned`](Self::send_owned).
+    pub async fn hand_over(&self, buffer: Buffer) -> std::result::Result<(), Failed<Buffer>> {
+        self.connection.0.hand_over(self.index, buffer).await
     }
 
     /// Sends a message that fits a frame, if that can be done without waiting.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::task::Waker;
 
 use crate::memory::Held;
-use crate::protocol::{OFFER, ReceiveWindow, SendWindow, cost};
+use crate::protocol::{HANDED, OFFER, ReceiveWindow, SendWindow, cost};
 use crate::{Buffer, RemoteBuffer};
 
 /// The state of a channel. It lives as long as its connection.
@@ -157,6 +157,20 @@ impl Conversation {
     pub(super) fn pass(&mut self, length: usize) -> bool {
         let is_plain = self.entries.is_empty() && !self.has_lost && !self.is_declining && !self.peer_ended;
         is_plain && self.receive.pass(cost(length))
+    }
+
+    /// A message was handed over in the pages that it lies in; answers it if nobody wants it.
+    pub(super) fn handed(&mut self, buffer: Buffer) -> Result<Option<Buffer>, &'static str> {
+        self.open_to(cost(HANDED))?;
+        if self.has_lost {
+            return Ok(Some(buffer));
+        }
+        if self.is_declining {
+            self.receive.release(cost(HANDED));
+            return Ok(Some(buffer));
+        }
+        self.push(cost(HANDED), State::Message(Stored::Buffer(buffer)));
+        Ok(None)
     }
 
     /// A long message was offered; answers whether it is wanted.

@@ -383,6 +383,7 @@ impl<Q: Queue> Core<Q> {
         for (id, declined) in arrived.taken.drain(..) {
             self.grant_taken(key, id, declined);
         }
+        self.garbage.extend(arrived.unwanted.drain(..).map(|buffer| Garbage::Memory(Held::Buffer(buffer))));
         if !arrived.agreed.is_empty() {
             self.grants_agreed(key, &arrived.agreed);
             arrived.agreed.clear();

@@ -221,6 +221,7 @@ impl<T: Transport> Engine<T> {
             core.tend_all(now);
         }
         core.watch_all(now);
+        core.collect_all_returns();
     }
 
     /// Whether this process made the engine. A forked child must leave it alone: its lock may be held for ever, its
@@ -235,6 +236,15 @@ impl<T: Transport> Engine<T> {
         let result = act(&mut core);
         self.settle(core);
         result
+    }
+
+    pub(super) fn try_lock(&self) -> std::sync::TryLockResult<MutexGuard<'_, Core<T::Queue>>> {
+        self.core.try_lock()
+    }
+
+    /// Has who has the lock do what the time asks for, too.
+    pub(super) fn must_tend(&self) {
+        self.is_tending_due.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Core<T::Queue>> {
@@ -352,6 +362,9 @@ impl<T: Transport> Engine<T> {
             flushed.into_iter().for_each(|mut completion| core.dispatch_to(key, &mut completion));
         });
         self.end_grants(key);
+        // Unmapped, and the peer's pages with the last buffer in them.
+        let pages = self.with(|core| core.link(key).and_then(|link| link.pages.take()));
+        drop(pages);
     }
 }
 

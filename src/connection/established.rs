@@ -14,7 +14,7 @@ use super::link::Ending;
 use super::{Active, Channel, Message};
 use crate::service::Service;
 use crate::transport::{Capabilities, Transport};
-use crate::{Destination, Error, ErrorKind, Exposable, Failed, Result, failpoint};
+use crate::{Buffer, Destination, Error, ErrorKind, Exposable, Failed, Pool, Result, failpoint};
 
 /// How long `close` waits until all that was sent has arrived.
 const CLOSE: Duration = Duration::from_secs(10);
@@ -44,6 +44,7 @@ pub(super) struct Inner<T: Transport> {
     pub(super) capabilities: Capabilities,
     pub(super) eager_limit: usize,
     pub(super) longest: u64,
+    pub(super) shares_pages: bool,
     passed_over: OnceLock<Vec<String>>,
 }
 
@@ -140,6 +141,37 @@ impl Connection {
         self.0.try_receive(0)
     }
 
+    /// Hands a buffer over on channel 0; as [`Channel::hand_over`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn hand_over(&self, buffer: Buffer) -> std::result::Result<(), Failed<Buffer>> {
+        self.0.hand_over(0, buffer).await
+    }
+
+    /// Whether both ends share pages, as [`ConfigBuilder::share_pages_with_peers`](crate::ConfigBuilder::share_pages_with_peers) has it: buffers of
+    /// [`pool`](Self::pool) are handed over without a copy, and accessed directly where they are granted.
+    pub fn shares_pages(&self) -> bool {
+        self.0.shares_pages
+    }
+
+    /// Where buffers come from that this connection carries best: the pool that is shared with the peer, or, where none is, the
+    /// [process' pool](Pool::global). So a program that takes its buffers here is the same over every transport.
+    pub fn pool(&self) -> Pool {
+        match self.0.engine.config.shared_pages.pool().filter(|_| self.0.shares_pages) {
+            Some(pool) => pool.clone(),
+            None => Pool::with_global(Clone::clone),
+        }
+    }
+
+    /// Takes a buffer of `length` bytes of this connection's [`pool`](Self::pool), of whatever contents.
+    ///
+    /// # Errors
+    /// As [`Pool::allocate`].
+    pub fn allocate(&self, length: usize) -> Result<Buffer> {
+        self.pool().allocate(length)
+    }
+
     /// Receives the next message of channel 0 into `destination`; as [`Channel::recv_into`].
     ///
     /// # Errors
@@ -232,6 +264,7 @@ pub(super) struct Facts {
     pub(super) capabilities: Capabilities,
     pub(super) eager_limit: usize,
     pub(super) longest: u64,
+    pub(super) shares_pages: bool,
 }
 
 /// A future's place among those who wait; given up when the future is dropped.
@@ -271,7 +304,8 @@ impl<T: Transport> Inner<T> {
         control: Arc<T::Link>,
         facts: Facts,
     ) -> Self {
-        let Facts { session, peers_domain, peer, private_data, capabilities, eager_limit, longest } = facts;
+        let Facts { session, peers_domain, peer, private_data, capabilities, eager_limit, longest, shares_pages } =
+            facts;
         let control = Some(control);
         Self {
             engine,
@@ -285,6 +319,7 @@ impl<T: Transport> Inner<T> {
             capabilities,
             eager_limit,
             longest,
+            shares_pages,
             passed_over: OnceLock::new(),
         }
     }

@@ -9,10 +9,11 @@ use super::fetches::Fetches;
 use super::link_grants::LinkGrants;
 use super::liveness::Liveness;
 use super::outbox::Outbox;
+use super::pages::Pages;
 use super::seats::Seat;
 use crate::protocol::{Credits, Frame, FrameKind, GrantId, HEADER, Handshake, RECORD, Record, Scope, taken_grants};
 use crate::transport::{Capabilities, ChannelKey};
-use crate::{Access, Config, Error, ErrorKind, RemoteBuffer, failpoint};
+use crate::{Access, Buffer, Config, Error, ErrorKind, RemoteBuffer, failpoint};
 
 /// Requests of each send queue that only control frames use, so that a full queue cannot block them.
 pub(super) const CONTROL_SENDS: usize = 4;
@@ -59,6 +60,8 @@ pub(super) struct Link {
     coalesces: bool,
     pub(super) outbox: Outbox,
     pub(super) fetches: Fetches,
+    /// Where both ends share pages.
+    pub(super) pages: Option<Box<Pages>>,
     pub(super) inline: usize,
     /// Frames posted and not known to have ended.
     pub(super) outstanding: usize,
@@ -110,6 +113,8 @@ pub(super) struct Arrived {
     pub(super) channels: Vec<usize>,
     /// Whether the peer asks for grants.
     pub(super) is_asked: bool,
+    /// What the peer has given back of our pages, or what nobody receives: to be dropped when the lock is free.
+    pub(super) unwanted: Vec<Buffer>,
 }
 
 impl Link {
@@ -136,6 +141,7 @@ impl Link {
             coalesces: config.coalesce,
             outbox: Outbox::default(),
             fetches: Fetches::default(),
+            pages: None,
             inline: 0,
             outstanding: 0,
             unsignaled: 0,
@@ -332,7 +338,8 @@ impl Link {
     }
 
     fn handle(&mut self, record: Record<'_>, arrived: &mut Arrived) -> std::result::Result<(), &'static str> {
-        if self.peer_finished && matches!(record, Record::Message { .. } | Record::Offer { .. } | Record::End { .. }) {
+        let is_message = matches!(record, Record::Message { .. } | Record::Offer { .. } | Record::Hand { .. });
+        if self.peer_finished && (is_message || matches!(record, Record::End { .. })) {
             return Err("a message after the last one");
         }
         match record {
@@ -390,6 +397,14 @@ impl Link {
                 Some(room) if room <= NOTIFICATIONS => self.notify_room = room,
                 _ => return Err("more notifications looked at than were sent"),
             },
+            Record::Forget { .. } | Record::Hand { .. } | Record::Returned { .. } | Record::Segment { .. } => {
+                self.is_in_use = true;
+                let pages = self.pages.as_mut().ok_or("pages on a connection that shares none")?;
+                let Some(handed) = pages.handle(record, &mut arrived.unwanted)? else { return Ok(()) };
+                let index = self.channel_index(handed.channel)?;
+                arrived.unwanted.extend(self.conversations[index].handed(handed.buffer)?);
+                self.arrived_on(index, arrived);
+            }
         }
         Ok(())
     }

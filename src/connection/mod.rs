@@ -34,6 +34,7 @@ mod one_sided;
 mod operations;
 mod ordering;
 mod outbox;
+mod pages;
 mod pending;
 mod posting;
 mod reactors;

@@ -3,10 +3,13 @@
 use std::collections::VecDeque;
 
 use crate::Buffer;
-use crate::protocol::{GrantId, HEADER, RECORD, Record, TAKEN, taken_bytes};
+use crate::protocol::{GrantId, HEADER, RECORD, RETURNED, Record, TAKEN, taken_bytes};
 
 /// Grants that one record says were taken, at most.
 const MOST_TAKEN: usize = 16;
+
+/// Buffers that one record gives back, at most.
+const MOST_RETURNED: usize = 32;
 
 /// Frames and records of one connection that are not posted yet.
 #[derive(Default)]
@@ -21,6 +24,9 @@ pub(super) struct Outbox {
     /// Notifications that were looked at, and whether the peer should be told so now.
     pub(super) notified: u32,
     pub(super) is_notified_due: bool,
+    /// Buffers in the peer's pages that are gone, and segments of ours.
+    pub(super) returned: VecDeque<u32>,
+    pub(super) forgotten: VecDeque<u32>,
     pub(super) ping: Option<u32>,
     pub(super) pong: Option<u32>,
 }
@@ -50,6 +56,8 @@ impl Outbox {
             || !self.windows.is_empty()
             || self.acknowledge > 0
             || self.is_notified_due
+            || !self.returned.is_empty()
+            || !self.forgotten.is_empty()
             || self.ping.is_some()
             || self.pong.is_some()
     }
@@ -115,6 +123,18 @@ impl Outbox {
                 break;
             }
             self.taken.drain(..count);
+        }
+        while !self.returned.is_empty() {
+            let mut bytes = [0; MOST_RETURNED * RETURNED];
+            let tokens = self.returned.iter().zip(bytes.chunks_exact_mut(RETURNED));
+            let count = tokens.map(|(token, to)| to.copy_from_slice(&token.to_le_bytes())).count();
+            if !put(Record::Returned { tokens: &bytes[..count * RETURNED] }) {
+                break;
+            }
+            self.returned.drain(..count);
+        }
+        while self.forgotten.front().is_some_and(|&segment| put(Record::Forget { segment })) {
+            self.forgotten.pop_front();
         }
         if self.acknowledge > 0 && put(Record::Acknowledge { messages: self.acknowledge }) {
             self.acknowledge = 0;

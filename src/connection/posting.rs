@@ -109,7 +109,7 @@ impl<Q: Queue> Core<Q> {
     }
 
     /// The id of a channel on which a message of this cost may be sent now; none if it has to wait.
-    fn may_send(&mut self, key: LinkKey, channel: usize, cost: u64) -> Result<Option<u32>> {
+    pub(super) fn may_send(&mut self, key: LinkKey, channel: usize, cost: u64) -> Result<Option<u32>> {
         let link = self.link(key).ok_or_else(|| Error::new(ErrorKind::Closed, "send"))?;
         if let Some(error) = link.send_failure("send") {
             return Err(error);
@@ -122,20 +122,31 @@ impl<Q: Queue> Core<Q> {
         Ok((cost == 0 || conversation.send.allows(cost)).then_some(conversation.id))
     }
 
-    fn sent(&mut self, key: LinkKey, channel: usize, cost: u64) {
+    pub(super) fn sent(&mut self, key: LinkKey, channel: usize, cost: u64) {
         if let Some(conversation) = self.link(key).and_then(|link| link.conversations.get_mut(channel)) {
             conversation.send.spend(cost);
         }
     }
 
     /// Appends a record to the open frame; answers whether there was room.
-    fn append<'a>(
+    pub(super) fn append<'a>(
         &mut self,
         key: LinkKey,
         record: Record<'_>,
         length: usize,
         pieces: impl Iterator<Item = &'a [u8]>,
     ) -> Result<bool> {
+        if !self.has_room_for(key, length)? {
+            return Ok(false);
+        }
+        if let Some(link) = self.link(key) {
+            link.outbox.append(record, length, pieces);
+        }
+        Ok(true)
+    }
+
+    /// Opens a frame with room for a record of `length` bytes, if there is none; answers whether there is one now.
+    pub(super) fn has_room_for(&mut self, key: LinkKey, length: usize) -> Result<bool> {
         let fits =
             |core: &mut Self| core.link(key).is_some_and(|link| link.outbox.fits(RECORD + length, link.frame_length()));
         if !fits(self) {
@@ -149,9 +160,6 @@ impl<Q: Queue> Core<Q> {
             if let Some(link) = self.link(key) {
                 link.outbox.begin(buffer);
             }
-        }
-        if let Some(link) = self.link(key) {
-            link.outbox.append(record, length, pieces);
         }
         Ok(true)
     }

@@ -8,9 +8,11 @@ use super::engine::Engine;
 use super::established::{Facts, Inner};
 use super::filter::Filter;
 use super::link::{CONTROL_SENDS, Link};
+use super::pages::Pages;
 use super::seats::Seat;
-use crate::protocol::{Handshake, Refusal};
-use crate::transport::{ChannelSizes, Link as _, Queue, SetUp, Transport};
+use crate::memory::foreign::Returns;
+use crate::protocol::{Handshake, Refusal, SHARES_PAGES};
+use crate::transport::{ChannelSizes, Kind, Link as _, Queue, SetUp, Transport};
 use crate::{Config, Error, ErrorKind, Result, failpoint};
 
 /// Bytes that every queue pair is asked to carry inline.
@@ -51,7 +53,10 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
         Role::Connector(_) => "connect",
         Role::Listener(_) => "accept",
     };
-    let ours = introduction(config, engine.domain.nonce());
+    let mut ours = introduction(config, engine.domain.nonce());
+    if engine.transport == Kind::Shm && config.shared_pages.pool().is_some() {
+        ours.features |= SHARES_PAGES;
+    }
     let ending = Arc::new(OnceLock::new());
     let peer = end.peer().to_owned();
     let refine = |error: Error| error.within(operation).with_peer(&peer).with_device(&engine.device);
@@ -114,8 +119,13 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
         let link = core.link(key).ok_or_else(|| Error::new(ErrorKind::ConnectionBroken, operation))?;
         link.open(&theirs, session, capabilities);
         let (eager_limit, longest) = (link.eager_limit(), link.longest());
+        let courier = (link.features() & SHARES_PAGES != 0).then(|| core.queue.courier(channel)).flatten();
+        let shares_pages = courier.is_some();
+        if let (Some(courier), Some(link)) = (courier, core.link(key)) {
+            link.pages = Some(Box::new(Pages::new(courier, returns(&engine, key))));
+        }
         let (peer, peers_domain) = (peer.clone(), theirs.domain);
-        Ok(Facts { session, peers_domain, peer, private_data, capabilities, eager_limit, longest })
+        Ok(Facts { session, peers_domain, peer, private_data, capabilities, eager_limit, longest, shares_pages })
     });
     let facts = match activated {
         Ok(facts) => facts,
@@ -147,6 +157,16 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
     abandon.disarm();
     tracing::debug!(peer, device = engine.device, session, "connected");
     Ok(Arc::new(Inner::new(engine, key, ending, control, facts)))
+}
+
+/// Who tells the peer of buffers in its pages that are gone here.
+fn returns<T: Transport>(engine: &Arc<Engine<T>>, key: LinkKey) -> Arc<Returns> {
+    let engine = Arc::downgrade(engine);
+    Returns::new(move || {
+        if let Some(engine) = engine.upgrade() {
+            engine.buffer_dropped(key);
+        }
+    })
 }
 
 /// The peer's introduction, and what its application says.

@@ -4,14 +4,13 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut, RangeBounds};
-#[cfg(test)]
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-#[cfg(test)]
 use super::Slab;
 use super::exposed::ExposedBuffer;
+use super::foreign::Returns;
 use super::piece::Piece;
 use super::pool::{IdleBlock, Pool};
 use super::{Domain, SharedBuffer};
@@ -155,6 +154,28 @@ impl Buffer {
     /// Of a piece that nobody else has a view of.
     pub(super) fn of_piece(piece: Piece) -> Self {
         Self(piece)
+    }
+
+    /// Whether peers may have its pages too. A device is not given it.
+    pub(crate) fn is_of_peers_too(&self) -> bool {
+        self.0.slab().is_some_and(|slab| slab.mapping().is_of_peers_too())
+    }
+
+    /// Where its bytes begin in a slab that peers may be given, if it lies in one.
+    pub(crate) fn shareable(&self) -> Option<(&Arc<Slab>, usize)> {
+        let slab = self.0.slab().filter(|slab| slab.file().is_some())?;
+        Some((slab, self.0.place()?))
+    }
+
+    /// Whether it is the only piece of a block in pages of the peer that hears of `returns`.
+    pub(crate) fn is_all_of(&self, returns: &Arc<Returns>) -> bool {
+        self.0.is_all_of(returns)
+    }
+
+    /// Gives up what lies in pages of the peer that hears of `returns`, if no other piece of the block is left; answers the block
+    /// and where the bytes begin in it.
+    pub(crate) fn vacate(self, returns: &Arc<Returns>) -> std::result::Result<(IdleBlock, usize), Self> {
+        self.0.vacate(returns).map_err(Self)
     }
 
     /// What it is cut from; `None` without bytes.

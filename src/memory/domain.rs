@@ -29,6 +29,11 @@ pub(crate) trait Domain: Send + Sync + 'static {
     /// Whether memory can be used without being pinned.
     fn pages_on_demand(&self) -> bool;
 
+    /// Whether memory may be registered whose pages peers may have too, and take out or change at any time: not with a device.
+    fn takes_pages_of_peers(&self) -> bool {
+        false
+    }
+
     /// Registers exactly `range` of `memory`.
     fn register(
         &self,

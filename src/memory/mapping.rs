@@ -7,9 +7,10 @@ use std::io;
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use super::{Epoch, Registrable};
-use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
@@ -25,6 +26,20 @@ pub(super) enum Pages {
     Ordinary,
     /// Allocated at once.
     Populated,
+    /// The same, in a file that can be given to peers: sealed, so that nobody can change its size.
+    Shareable,
+}
+
+/// Seals of a file that peers map: it keeps its size. Whoever has it may write it.
+pub(crate) const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// Whose the pages are, and who else may have them.
+enum Reach {
+    Ours,
+    /// Ours; peers that are given the file can map it.
+    Shareable(OwnedFd),
+    /// A peer's, who learns that they are unmapped by the end of this pipe.
+    Foreign(#[expect(dead_code, reason = "closing it is what counts")] Arc<OwnedFd>),
 }
 
 /// Pages backed by a memfd, zeroed at first, unmapped when dropped. A forked child does not inherit them.
@@ -35,6 +50,8 @@ pub(crate) struct Mapping {
     base: NonNull<u8>,
     length: usize,
     epoch: Epoch,
+    /// Goes when it is unmapped.
+    reach: Reach,
 }
 
 // SAFETY: the mapping is plain memory; every access is through `Buffer`'s exclusive ranges, `SharedBuffer`'s read-only ones or atomics.
@@ -58,13 +75,15 @@ impl Mapping {
         let (granule, kind) = match pages {
             Pages::Huge => (HUGE_PAGE, MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB),
             Pages::Ordinary | Pages::Populated => (rustix::param::page_size(), MemfdFlags::empty()),
+            Pages::Shareable => (rustix::param::page_size(), MemfdFlags::ALLOW_SEALING),
         };
         let length = length
             .max(1)
             .checked_next_multiple_of(granule)
             .filter(|&length| isize::try_from(length).is_ok())
             .ok_or(io::ErrorKind::OutOfMemory)?;
-        let file = memfd_create("zcmi", MemfdFlags::CLOEXEC | kind)?;
+        let name = if pages == Pages::Shareable { "zcmi-pages" } else { "zcmi" };
+        let file = memfd_create(name, MemfdFlags::CLOEXEC | kind)?;
         ftruncate(&file, length as u64)?;
         if pages != Pages::Ordinary {
             // The pages themselves and not a promise: of huge ones too, which a control group may refuse as late as on a fault.
@@ -77,12 +96,41 @@ impl Mapping {
         let base = match pages {
             // The kernel aligns them.
             Pages::Huge => map_at(std::ptr::null_mut(), length, &file)?,
-            Pages::Ordinary | Pages::Populated => map_aligned(length, &file)?,
+            Pages::Ordinary | Pages::Populated | Pages::Shareable => map_aligned(length, &file)?,
         };
-        let mapping = Self { base, length, epoch: Epoch::current() };
+        let reach = match pages {
+            Pages::Shareable => {
+                fcntl_add_seals(&file, SEALS)?;
+                Reach::Shareable(file)
+            }
+            Pages::Huge | Pages::Ordinary | Pages::Populated => Reach::Ours,
+        };
+        Self::mapped(base, length, reach)
+    }
+
+    /// Maps all of a file of a peer, which was found to have `length` bytes and to be sealed. When it is unmapped, `tether` is let go.
+    pub(super) fn of_peer(file: &OwnedFd, length: usize, tether: Arc<OwnedFd>) -> io::Result<Self> {
+        Self::mapped(map_aligned(length, file)?, length, Reach::Foreign(tether))
+    }
+
+    fn mapped(base: NonNull<u8>, length: usize, reach: Reach) -> io::Result<Self> {
+        let mapping = Self { base, length, epoch: Epoch::current(), reach };
         // SAFETY: the range was just mapped; the advice does not change this process' view of it.
         unsafe { madvise(base.as_ptr().cast(), length, Advice::LinuxDontFork) }?;
         Ok(mapping)
+    }
+
+    /// The file to give to peers, if they may have it.
+    pub(super) fn file(&self) -> Option<&OwnedFd> {
+        match &self.reach {
+            Reach::Shareable(file) => Some(file),
+            Reach::Foreign(_) | Reach::Ours => None,
+        }
+    }
+
+    /// Whether peers may have the pages too. A device must not be given those: a peer could take out pages under it.
+    pub(super) fn is_of_peers_too(&self) -> bool {
+        !matches!(self.reach, Reach::Ours)
     }
 
     /// Whether this process made it; a forked child has not got it.

@@ -10,6 +10,7 @@ mod exposure;
 #[cfg(any(test, feature = "internals"))]
 #[cfg_attr(not(test), allow(dead_code, reason = "benches use less of it than tests"))]
 pub(crate) mod fake_domain;
+pub(crate) mod foreign;
 mod grant;
 mod local_keys;
 mod locked_memory;
@@ -26,6 +27,7 @@ mod segment;
 mod shared_buffer;
 mod shared_memory;
 mod slab;
+mod tether;
 mod transfer;
 pub(crate) mod volatile;
 
@@ -53,4 +55,5 @@ pub use shared_buffer::SharedBuffer;
 pub(crate) use shared_memory::Owners;
 pub use shared_memory::SharedMemory;
 pub(crate) use slab::Slab;
+pub(crate) use tether::Tether;
 pub(crate) use transfer::Transfer;

@@ -7,10 +7,10 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::Domain;
-#[cfg(test)]
 use super::Slab;
+use super::foreign::Returns;
 use super::mapping::EMPTY;
-use super::pool::Block;
+use super::pool::{Block, IdleBlock};
 use crate::Result;
 
 /// What buffers consist of. It keeps the memory, and makes no reference into it: `Buffer` and `SharedBuffer` do, who know
@@ -59,7 +59,6 @@ impl Piece {
     }
 
     /// What it is cut from; `None` without bytes.
-    #[cfg(test)]
     pub(super) fn slab(&self) -> Option<&Arc<Slab>> {
         self.block.as_deref().map(Block::slab)
     }
@@ -72,6 +71,32 @@ impl Piece {
     /// Whether no other piece of the block is left.
     pub(super) fn is_sole(&self) -> bool {
         self.block.as_deref().is_none_or(Block::is_sole)
+    }
+
+    /// Where it begins in its slab.
+    pub(super) fn place(&self) -> Option<usize> {
+        let base = self.slab()?.mapping().base();
+        self.address().addr().checked_sub(base.addr())
+    }
+
+    /// Whether it is the only piece of a block in pages of the peer that hears of `returns`.
+    pub(super) fn is_all_of(&self, returns: &Arc<Returns>) -> bool {
+        self.block.as_deref().is_some_and(|block| block.is_of(returns) && block.is_sole())
+    }
+
+    /// Gives up a piece that is the only one of a block in pages of the peer that hears of `returns`; answers the block and where
+    /// the piece begins in it.
+    pub(super) fn vacate(mut self, returns: &Arc<Returns>) -> std::result::Result<(IdleBlock, usize), Self> {
+        match self.block.take() {
+            Some(block) if block.is_of(returns) && block.is_sole() => {
+                let start = self.address().addr() - block.pointer().as_ptr().addr();
+                Ok((IdleBlock::vacated(block), start))
+            }
+            block => {
+                self.block = block;
+                Err(self)
+            }
+        }
     }
 
     /// Keeps `range`.

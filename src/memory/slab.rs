@@ -1,6 +1,7 @@
 //! A mapping with its local registrations.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::local_keys::LocalKeys;
@@ -44,15 +45,34 @@ impl Slab {
         Self { keys: LocalKeys::new(RegionAccess::Local), mapping: Arc::new(mapping), room }
     }
 
-    pub(super) fn mapping(&self) -> &Arc<Mapping> {
+    /// All of a file of a peer, as [`Mapping::of_peer`].
+    pub(super) fn of_peer(file: &OwnedFd, length: usize, tether: Arc<OwnedFd>) -> std::io::Result<Arc<Self>> {
+        Ok(Arc::new(Self::over(Mapping::of_peer(file, length, tether)?, None)))
+    }
+
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
         &self.mapping
+    }
+
+    /// The file to give to peers, if they may have it.
+    pub(crate) fn file(&self) -> Option<&OwnedFd> {
+        self.mapping.file()
     }
 
     /// The key of this slab in `domain`, registered on first use and kept.
     pub(super) fn local_key(&self, domain: &dyn Domain) -> Result<u32> {
+        if self.mapping.is_of_peers_too() && !domain.takes_pages_of_peers() {
+            return Err(not_for_devices("prepare"));
+        }
         let mapping = Arc::clone(&self.mapping) as Arc<dyn Registrable>;
         self.keys.key(&mapping, domain)
     }
+}
+
+/// What is answered who would have a device access pages that peers may have.
+pub(super) fn not_for_devices(operation: &'static str) -> Error {
+    let detail = "pages that are shared with peers are for shm:// alone: copy them into a buffer of another pool";
+    Error::new(ErrorKind::Unsupported, operation).with_detail(detail)
 }
 
 impl Drop for Slab {

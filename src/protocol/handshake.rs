@@ -42,6 +42,8 @@ const REFUSAL: u8 = 2;
 
 /// Feature: this side answers pings.
 pub(crate) const HEARTBEAT: u8 = 1;
+/// Feature: this side shares pages with peers that do too.
+pub(crate) const SHARES_PAGES: u8 = 2;
 
 /// One side's introduction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Records: what a data frame consists of. Many fit one frame.
 
-use zerocopy::little_endian::{U16, U32};
+use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{GrantId, MOST_GRANTS, Scope};
@@ -11,6 +11,12 @@ pub(crate) const RECORD: usize = size_of::<Header>();
 pub(crate) const OFFER: usize = crate::RemoteBuffer::WIRE_LENGTH;
 /// Bytes that each taken grant has in a record.
 pub(crate) const TAKEN: usize = size_of::<WireGrant>();
+/// Bytes of the payload that tells of a segment.
+pub(crate) const SEGMENT: usize = 16;
+/// Bytes of the payload that names pages which are handed over.
+pub(crate) const HANDED: usize = size_of::<WireHanded>();
+/// Bytes that each buffer which is given back has in a record.
+pub(crate) const RETURNED: usize = size_of::<U32>();
 
 /// Version 1, little endian.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -31,12 +37,77 @@ struct WireGrant {
     generation: U32,
 }
 
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct WireHanded {
+    segment: U32,
+    token: U32,
+    start: U64,
+    length: U64,
+}
+
+/// A message that is handed over as the pages in which it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Handed {
+    /// Which of its sender's segments they are in; of no meaning where they are the receiver's own.
+    pub(crate) segment: u32,
+    /// What their owner calls them.
+    pub(crate) token: u32,
+    /// Where they begin in the segment, or in what was handed over before.
+    pub(crate) start: u64,
+    pub(crate) length: u64,
+}
+
+impl Handed {
+    pub(crate) fn to_bytes(self) -> [u8; HANDED] {
+        let Self { segment, token, start, length } = self;
+        let wire =
+            WireHanded { segment: segment.into(), token: token.into(), start: start.into(), length: length.into() };
+        zerocopy::transmute!(wire)
+    }
+
+    pub(crate) fn parse(bytes: [u8; HANDED]) -> Self {
+        let wire: WireHanded = zerocopy::transmute!(bytes);
+        Self {
+            segment: wire.segment.get(),
+            token: wire.token.get(),
+            start: wire.start.get(),
+            length: wire.length.get(),
+        }
+    }
+}
+
+/// Where a segment begins in the memory of its owner, whose handles name it so, and its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentPlace {
+    pub(crate) base: u64,
+    pub(crate) length: u64,
+}
+
+impl SegmentPlace {
+    pub(crate) fn to_bytes(self) -> [u8; SEGMENT] {
+        zerocopy::transmute!([U64::from(self.base), U64::from(self.length)])
+    }
+
+    pub(crate) fn parse(bytes: [u8; SEGMENT]) -> Self {
+        let [base, length]: [U64; 2] = zerocopy::transmute!(bytes);
+        Self { base: base.get(), length: length.get() }
+    }
+}
+
+/// What a list of buffers that are given back says.
+pub(crate) fn returned_tokens(list: &[u8]) -> impl Iterator<Item = u32> {
+    list.chunks_exact(RETURNED).filter_map(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?)))
+}
+
 /// Flag of a message: its sender wants to know that it has arrived.
 const ACKNOWLEDGE: u8 = 1;
 /// Flag of an end: of all channels, and not of one.
 const OF_CONNECTION: u8 = 1;
 /// Flag of what was taken: the message is not wanted.
 const DECLINED: u8 = 1;
+/// Flag of pages that are handed over: their owner gets them back.
+const BACK: u8 = 1;
 
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +116,10 @@ pub(crate) enum Record<'a> {
     Acknowledge { messages: u32 },
     /// Nothing more will be sent on this channel; on none without one.
     End { channel: Option<u32> },
+    /// The sender has given up the segment of this number.
+    Forget { segment: u32 },
+    /// A message in pages of its sender, or, if it goes back, of its receiver.
+    Hand { channel: u32, back: bool, place: &'a [u8; HANDED] },
     /// A whole message.
     Message { channel: u32, acknowledge: bool, payload: &'a [u8] },
     /// So many notifications were looked at.
@@ -55,6 +130,10 @@ pub(crate) enum Record<'a> {
     Ping { serial: u32 },
     /// It does.
     Pong { serial: u32 },
+    /// Buffers in the other side's pages that are gone here.
+    Returned { tokens: &'a [u8] },
+    /// The descriptor of pages of the sender's has been given: its next segment.
+    Segment { place: &'a [u8; SEGMENT] },
     /// Offers whose bytes have been read, or are not wanted.
     Taken { declined: bool, grants: &'a [u8] },
     /// So many bytes of a channel were received by the application.
@@ -72,6 +151,9 @@ impl<'a> Record<'a> {
             Self::Message { payload, .. } => payload,
             Self::Offer { handle, .. } => *handle,
             Self::Taken { grants, .. } => grants,
+            Self::Hand { place, .. } => *place,
+            Self::Returned { tokens } => tokens,
+            Self::Segment { place } => *place,
             _ => &[],
         }
     }
@@ -93,6 +175,10 @@ impl<'a> Record<'a> {
             Self::Ping { serial } => (7, 0, 0, serial),
             Self::Pong { serial } => (8, 0, 0, serial),
             Self::Notified { notifications } => (9, 0, 0, notifications),
+            Self::Segment { .. } => (10, 0, 0, 0),
+            Self::Hand { channel, back, .. } => (11, flag(back, BACK), channel, 0),
+            Self::Returned { .. } => (12, 0, 0, 0),
+            Self::Forget { segment } => (13, 0, 0, segment),
         };
         let header = Header {
             kind,
@@ -122,19 +208,19 @@ impl<'a> Record<'a> {
         let (length, channel, argument) = (header.length.get(), header.channel.get(), header.argument.get());
         let (payload, rest) = rest.split_at_checked(length as usize).ok_or("a record that leaves its frame")?;
         *bytes = rest;
-        if !matches!(header.kind, 1..=9) {
+        if !matches!(header.kind, 1..=13) {
             return Err("a record of unknown kind");
         }
-        let known_flags = u8::from(matches!(header.kind, 1 | 3 | 6));
+        let known_flags = u8::from(matches!(header.kind, 1 | 3 | 6 | 11));
         if header.flags & !known_flags != 0 || header.reserved != U16::ZERO {
             return Err("a record with unknown flags");
         }
         let flag = header.flags != 0;
-        if !matches!(header.kind, 1..=3) && length != 0 {
+        if !matches!(header.kind, 1..=3 | 10..=12) && length != 0 {
             return Err("a record with a payload that it must not have");
         }
-        let has_channel = matches!(header.kind, 1 | 2 | 4) || header.kind == 6 && !flag;
-        let has_argument = matches!(header.kind, 4 | 5 | 7..=9);
+        let has_channel = matches!(header.kind, 1 | 2 | 4 | 11) || header.kind == 6 && !flag;
+        let has_argument = matches!(header.kind, 4 | 5 | 7..=9 | 13);
         if !has_channel && channel != 0 || !has_argument && argument != 0 {
             return Err("a record with a channel or an argument that it must not have");
         }
@@ -150,6 +236,15 @@ impl<'a> Record<'a> {
             7 => Self::Ping { serial: argument },
             8 => Self::Pong { serial: argument },
             9 => Self::Notified { notifications: more(argument)? },
+            10 => Self::Segment { place: payload.try_into().map_err(|_| "a segment without its place")? },
+            11 => Self::Hand {
+                channel,
+                back: flag,
+                place: payload.try_into().map_err(|_| "a message handed over without its place")?,
+            },
+            12 if length == 0 || !(length as usize).is_multiple_of(RETURNED) => return Err("a broken list of buffers"),
+            12 => Self::Returned { tokens: payload },
+            13 => Self::Forget { segment: argument },
             _ => return Err("a record of unknown kind"),
         })
     }
@@ -194,6 +289,11 @@ mod tests {
             Record::Ping { serial: 7 },
             Record::Pong { serial: 0 },
             Record::Notified { notifications: 8 },
+            Record::Segment { place: &[9; SEGMENT] },
+            Record::Hand { channel: 10, back: false, place: &[11; HANDED] },
+            Record::Hand { channel: 10, back: true, place: &[12; HANDED] },
+            Record::Returned { tokens: &[13; 2 * RETURNED] },
+            Record::Forget { segment: 0 },
         ]
     }
 
@@ -225,7 +325,10 @@ mod tests {
         for (bytes, reason) in [
             (&valid[..RECORD - 1], "shorter than its header"),
             (&valid[..RECORD + 2], "leaves its frame"),
-            (&with(0, 10), "unknown kind"),
+            (&with(0, 14), "unknown kind"),
+            (&with(0, 10), "a channel or an argument"),
+            (&with(0, 11), "without its place"),
+            (&with(0, 13), "must not have"),
             (&with(0, 0), "unknown kind"),
             (&with(1, 2), "unknown flags"),
             (&with(2, 1), "unknown flags"),

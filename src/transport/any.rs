@@ -14,8 +14,8 @@ use super::tcp::Tcp;
 #[cfg(feature = "verbs")]
 use super::verbs::Verbs;
 use super::{
-    Capabilities, ChannelKey, ChannelSizes, Completion, Device, Kind, Link, Listen, NotBound, Opening, Queue, Refused,
-    Request, SetUp, Transport, WindowKey,
+    Capabilities, ChannelKey, ChannelSizes, Completion, Courier, Device, Kind, Link, Listen, NotBound, Opening, Queue,
+    Refused, Request, SetUp, Transport, WindowKey,
 };
 use crate::memory::{Domain, Transfer};
 use crate::protocol::Offer;
@@ -286,6 +286,10 @@ impl Queue for AnyQueue {
 
     fn capabilities(&self, channel: ChannelKey) -> Capabilities {
         with!(AnyQueue, self, queue => queue.capabilities(channel))
+    }
+
+    fn courier(&mut self, channel: ChannelKey) -> Option<Arc<dyn Courier>> {
+        with!(AnyQueue, self, queue => queue.courier(channel))
     }
 
     fn bind(

@@ -21,7 +21,7 @@ pub(crate) mod verbs;
 
 use std::fmt;
 use std::io::IoSlice;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -228,6 +228,17 @@ pub(crate) struct Capabilities {
     pub(crate) reads: usize,
 }
 
+/// Gives the peer's process descriptors, beside what is posted. Those of one gift stay together, and gifts in order.
+pub(crate) trait Courier: Send + Sync + 'static {
+    /// Gives some. What is posted later arrives after them.
+    fn give(&self, files: &[BorrowedFd<'_>]) -> std::io::Result<()>;
+    /// Takes the next gift, which the peer has spoken of.
+    ///
+    /// # Errors
+    /// What is wrong: above all, that there is none.
+    fn take(&self) -> std::result::Result<Vec<OwnedFd>, &'static str>;
+}
+
 /// The channels of one worker on one device, their one completion queue and the receives that they share.
 pub(crate) trait Queue: Send + 'static {
     /// Adds a request to the batch of its channel. A batch of another channel is posted first.
@@ -305,6 +316,11 @@ pub(crate) trait Queue: Send + 'static {
         true
     }
     fn capabilities(&self, channel: ChannelKey) -> Capabilities;
+    /// Has the channel carry descriptors too, if it can. Without it, those that a peer gives are closed unseen.
+    fn courier(&mut self, channel: ChannelKey) -> Option<Arc<dyn Courier>> {
+        let _ = channel;
+        None
+    }
     /// Opens memory to the peer, after what was posted before; answers the window and its key. It is there with the
     /// completion, which is always reported. A failed one breaks the channel. Without an error the channel is full.
     fn bind(

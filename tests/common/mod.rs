@@ -7,13 +7,13 @@ pub mod resources;
 use std::io::{BufRead, BufReader, Write};
 use std::pin::pin;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use zcmi::{Config, Connection, Connector, Listener, Worker};
+use zcmi::{Config, Connection, Connector, Listener, Pool, Worker};
 
 /// Marks the lines of a peer among those of its test harness.
 const MARK: &str = "peer-says ";
@@ -33,10 +33,10 @@ pub enum Transport {
 impl Transport {
     pub fn of_test() -> Self {
         match std::env::var("ZCMI_TEST_TRANSPORT").as_deref() {
-            Ok("shm") => Self::Shm,
+            Ok("shm" | "shm-shared") => Self::Shm,
             Ok("tcp") => Self::Tcp,
             Ok("verbs" | "") | Err(_) => Self::Verbs,
-            Ok(other) => panic!("ZCMI_TEST_TRANSPORT={other}: shm, tcp or verbs"),
+            Ok(other) => panic!("ZCMI_TEST_TRANSPORT={other}: shm, shm-shared, tcp or verbs"),
         }
     }
 
@@ -162,14 +162,33 @@ pub async fn pair(worker: &Worker, address: &str) -> (Connection, Connection) {
     connect_to(worker, &listen(worker, address).await).await
 }
 
+/// Whether both ends share pages, in the tests of everything: `ZCMI_TEST_TRANSPORT=shm-shared`.
+pub fn shares_pages() -> bool {
+    std::env::var("ZCMI_TEST_TRANSPORT").is_ok_and(|transport| transport == "shm-shared")
+}
+
+/// `config`, with pages shared with peers.
+#[allow(unsafe_code, reason = "only the caller can know whom it trusts")]
+pub fn sharing(config: Config) -> Config {
+    static POOL: LazyLock<Pool> = LazyLock::new(|| Pool::builder().shareable(true).build().expect("a pool"));
+    // SAFETY: the peers are this program too, which keeps to what it has to.
+    let sharing = unsafe { Config::builder().share_pages_with_peers(&POOL) }.build().expect("a shareable pool");
+    Config { shared_pages: sharing.shared_pages, ..config }
+}
+
+/// A worker of the tests, which shares pages if they are to.
+pub fn worker_with(config: Config) -> Worker {
+    Worker::new(if shares_pages() { sharing(config) } else { config }).expect("valid settings")
+}
+
 /// A worker with default settings.
 pub fn worker() -> Worker {
-    Worker::new(Config::default()).expect("valid settings")
+    worker_with(Config::default())
 }
 
 /// A worker that waits for peers which a test stops for some seconds, or whose threads it keeps busy.
 pub fn patient_worker() -> Worker {
-    Worker::new(Config { peer_timeout: Duration::from_secs(60), ..Config::default() }).expect("valid settings")
+    worker_with(Config { peer_timeout: Duration::from_secs(60), ..Config::default() })
 }
 
 /// An executor that knows nothing of tokio.

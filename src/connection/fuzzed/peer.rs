@@ -100,6 +100,7 @@ impl Fuzzed {
             5 => Record::Acknowledge { messages: argument },
             6 => Record::End { channel: (kind & 0x80 == 0).then_some(channel) },
             7 => Record::Ping { serial: argument },
+            8 if kind == 0x7d => Record::Forget { segment: argument },
             _ if kind & 0x80 == 0 => Record::Pong { serial: argument },
             _ => Record::Notified { notifications: argument },
         };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::{Class, Reservoir};
+use crate::memory::foreign::Returns;
 use crate::memory::{Epoch, Slab};
 
 /// A range of a slab. The buffers that are pieces of it share it; the last one returns it.
@@ -14,6 +15,8 @@ pub(crate) struct Block {
     slab: Arc<Slab>,
     /// Who takes it back; a block of nobody goes with its slab.
     home: Option<&'static Reservoir>,
+    /// Of a block in a peer's pages: who tells that peer that it is free again, and what the peer calls it.
+    foreign: Option<(Arc<Returns>, u32)>,
     class: Option<Class>,
     epoch: Epoch,
     pointer: NonNull<u8>,
@@ -56,7 +59,44 @@ impl IdleBlock {
     ) -> Self {
         let (pieces, is_used) = (AtomicUsize::new(1), AtomicBool::new(false));
         let pointer = slab.mapping().at(start);
-        Self(Arc::new(Block { slab, home, class, epoch: Epoch::current(), pointer, length, pieces, is_used }))
+        let (foreign, epoch) = (None, Epoch::current());
+        Self(Arc::new(Block { slab, home, foreign, class, epoch, pointer, length, pieces, is_used }))
+    }
+
+    /// `length` bytes of a peer's pages from `start` on, which the peer has handed over as `token`. What is left of an earlier
+    /// one is used again.
+    pub(crate) fn of_peer(
+        spare: Option<Self>,
+        slab: &Arc<Slab>,
+        (start, length): (usize, usize),
+        (returns, token): (&Arc<Returns>, u32),
+    ) -> Self {
+        let mut this = spare.unwrap_or_else(|| Self::new(Arc::clone(slab), None, None, 0, 0));
+        if Arc::get_mut(&mut this.0).is_none() {
+            // Somebody is just about to let go of it.
+            this = Self::new(Arc::clone(slab), None, None, 0, 0);
+        }
+        if let Some(block) = Arc::get_mut(&mut this.0) {
+            if !Arc::ptr_eq(&block.slab, slab) {
+                block.slab = Arc::clone(slab);
+            }
+            (block.pointer, block.length) = (slab.mapping().at(start), length);
+            match &mut block.foreign {
+                Some((known, name)) if Arc::ptr_eq(known, returns) => *name = token,
+                foreign => *foreign = Some((Arc::clone(returns), token)),
+            }
+        }
+        this
+    }
+
+    /// What the peer calls it whose pages it lies in.
+    pub(crate) fn token(&self) -> Option<u32> {
+        self.0.foreign.as_ref().map(|(_, token)| *token)
+    }
+
+    /// The only piece of the block is given up.
+    pub(crate) fn vacated(block: Arc<Block>) -> Self {
+        Self(block)
     }
 
     /// Puts the first piece into it. Tells whether the block has been in use before.
@@ -74,12 +114,14 @@ impl IdleBlock {
     /// Gives it back to where it came from.
     #[inline]
     pub(super) fn go_home(self) {
-        if let Some(home) = self.0.home {
-            home.take_back(self);
+        match (self.0.home, &self.0.foreign) {
+            (Some(home), _) => home.take_back(self),
+            (None, Some((returns, _))) => Arc::clone(returns).push(self),
+            (None, None) => {}
         }
     }
 
-    pub(super) fn slab(&self) -> &Arc<Slab> {
+    pub(crate) fn slab(&self) -> &Arc<Slab> {
         &self.0.slab
     }
 
@@ -104,6 +146,11 @@ impl Block {
 
     pub(crate) fn length(&self) -> usize {
         self.length
+    }
+
+    /// Whether it lies in pages of the peer that hears of `returns`.
+    pub(crate) fn is_of(&self, returns: &Arc<Returns>) -> bool {
+        self.foreign.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, returns))
     }
 
     #[inline]

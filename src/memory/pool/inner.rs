@@ -107,6 +107,10 @@ impl Inner {
         self.budget.limit()
     }
 
+    pub(super) fn is_shareable(&self) -> bool {
+        self.options.is_shareable()
+    }
+
     /// Takes a place in the queue.
     pub(super) fn wait(&self, request: &Request, waker: &Waker) -> Ticket {
         self.waits.fetch_add(1, Ordering::Relaxed);

@@ -17,6 +17,7 @@ pub struct PoolOptions {
     limit: usize,
     huge_pages: HugePages,
     populate: bool,
+    shareable: bool,
 }
 
 /// Whether a pool takes huge pages (2 MiB) from the kernel's reserve (`vm.nr_hugepages`). They are allocated when a
@@ -35,7 +36,7 @@ pub enum HugePages {
 
 impl PoolOptions {
     pub(super) fn new() -> Self {
-        Self { limit: physical_memory(), huge_pages: HugePages::Off, populate: false }
+        Self { limit: physical_memory(), huge_pages: HugePages::Off, populate: false, shareable: false }
     }
 
     /// The most bytes that the pool ever maps, used or idle. Default: the physical memory of the machine. A registered slab is
@@ -63,12 +64,26 @@ impl PoolOptions {
         self
     }
 
+    /// Whether the pages of the pool's buffers can be shared with peers, which
+    /// [`ConfigBuilder::share_pages_with_peers`](crate::ConfigBuilder::share_pages_with_peers) is about. Default no. Each slab is a file of its own then (a
+    /// descriptor, no name anywhere), and all of its pages are allocated when it is mapped. RDMA devices do not take such buffers.
+    #[must_use]
+    pub fn shareable(mut self, shareable: bool) -> Self {
+        self.shareable = shareable;
+        self
+    }
+
     /// Makes the pool. It maps nothing until something is allocated.
     ///
     /// # Errors
     /// [`PoolExhausted`](ErrorKind::PoolExhausted) if the limit has no room for a page;
     /// [`ResourceExhausted`](ErrorKind::ResourceExhausted) if huge pages are required and there are none.
+    /// [`Unsupported`](ErrorKind::Unsupported) for huge pages that are shareable.
     pub fn build(self) -> Result<Pool> {
+        if self.shareable && self.huge_pages != HugePages::Off {
+            let detail = "huge pages are not shared with peers";
+            return Err(Error::new(ErrorKind::Unsupported, "make a pool").with_detail(detail));
+        }
         let least = self.granule();
         if self.limit < least {
             let detail = format!("a limit of {} bytes, and the least slab has {least}", self.limit);
@@ -95,6 +110,9 @@ impl PoolOptions {
 
     /// The kinds of pages to try, in this order, and the bytes that a slab of each kind is a multiple of.
     pub(super) fn pages(&self) -> &'static [Pages] {
+        if self.shareable {
+            return &[Pages::Shareable];
+        }
         match (self.huge_pages, self.populate) {
             (HugePages::Required, _) => &[Pages::Huge],
             (HugePages::Try, false) => &[Pages::Huge, Pages::Ordinary],
@@ -102,6 +120,10 @@ impl PoolOptions {
             (HugePages::Off, false) => &[Pages::Ordinary],
             (HugePages::Off, true) => &[Pages::Populated],
         }
+    }
+
+    pub(super) fn is_shareable(&self) -> bool {
+        self.shareable
     }
 
     /// The least that a block of `class` takes, of a pool that is empty.

@@ -144,6 +144,11 @@ impl Pool {
         self.inner.trim()
     }
 
+    /// Whether the pages of its buffers can be shared with peers, as [`PoolOptions::shareable`] says.
+    pub fn is_shareable(&self) -> bool {
+        self.inner.is_shareable()
+    }
+
     /// What the pool has now.
     pub fn statistics(&self) -> PoolStatistics {
         self.inner.statistics()

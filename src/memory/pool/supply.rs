@@ -10,6 +10,8 @@ use crate::memory::mapping::{HUGE_PAGE, Pages};
 
 /// A class starts with as little as this, so that a program that needs little pins little.
 const FIRST_SLAB: usize = 64 << 10;
+/// The same where each slab is a file that peers map: few of them.
+const FIRST_SHAREABLE: usize = 1 << 20;
 /// Each slab of a class is twice the one before, up to this, unless [`largest_slab`] says less: few registrations, and little
 /// that is never used.
 const LARGEST_SLAB: usize = 16 << 20;
@@ -21,6 +23,7 @@ pub(super) struct Supply {
     options: PoolOptions,
     budget: Arc<Budget>,
     reservoir: &'static Reservoir,
+    first: usize,
     largest: usize,
     classes: Vec<Slabs>,
 }
@@ -43,8 +46,12 @@ const STEAL_FIRST: usize = 1 << 20;
 
 impl Supply {
     pub(super) fn new(options: PoolOptions, budget: Arc<Budget>, reservoir: &'static Reservoir) -> Self {
-        let classes = Class::all().map(|_| Slabs { slabs: Vec::new(), next: FIRST_SLAB }).collect();
-        Self { options, budget, reservoir, largest: largest_slab(), classes }
+        let (first, largest) = match options.is_shareable() {
+            true => (FIRST_SHAREABLE, LARGEST_SLAB),
+            false => (FIRST_SLAB, largest_slab()),
+        };
+        let classes = Class::all().map(|_| Slabs { slabs: Vec::new(), next: first }).collect();
+        Self { options, budget, reservoir, first, largest, classes }
     }
 
     /// A block of `class`, or none if the pool is at its limit.
@@ -177,7 +184,7 @@ impl Supply {
             !all
         });
         if slabs.slabs.is_empty() {
-            slabs.next = FIRST_SLAB;
+            slabs.next = self.first;
         }
         self.reservoir.depot.supply(class, idle.into_values().flatten());
         bytes

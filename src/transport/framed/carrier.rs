@@ -12,7 +12,7 @@ use rustix::net::SocketAddrAny;
 use super::channel::Interest;
 use super::socket::Socket;
 use crate::memory::Registrable;
-use crate::transport::Kind;
+use crate::transport::{Courier, Kind};
 use crate::{Error, Result};
 
 /// One connection's bytes, both ways and in order, and how its ends find each other. Every carrier has a stream socket, on which the
@@ -54,6 +54,11 @@ pub(crate) trait Carrier: Sized + Send + 'static {
     fn unwrap(gifts: Vec<OwnedFd>) -> std::result::Result<Self::Gift, String>;
     /// The peer's part; without it nothing is carried.
     fn attach(&mut self, gift: Self::Gift);
+
+    /// What carries descriptors beside the bytes, from now on.
+    fn courier(&mut self) -> Option<Arc<dyn Courier>> {
+        None
+    }
 
     /// Takes what has come, as much as there is room for in `bytes`, which has some. Less means that there is no more.
     fn read(&mut self, bytes: &mut [u8]) -> std::result::Result<usize, Halt>;

@@ -132,6 +132,10 @@ impl Domain for SoftwareDomain {
         true
     }
 
+    fn takes_pages_of_peers(&self) -> bool {
+        true
+    }
+
     fn register(
         &self,
         memory: &Arc<dyn Registrable>,

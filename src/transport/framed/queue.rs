@@ -19,7 +19,8 @@ use super::input::SCRATCH;
 use super::socket::Socket;
 use crate::memory::Transfer;
 use crate::transport::{
-    Capabilities, ChannelKey, ChannelSizes, Completion, Failure, NotBound, Opening, Queue, Refused, Request, WindowKey,
+    Capabilities, ChannelKey, ChannelSizes, Completion, Courier, Failure, NotBound, Opening, Queue, Refused, Request,
+    WindowKey,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -413,6 +414,10 @@ impl<C: Carrier> Queue for FramedQueue<C> {
     fn capabilities(&self, channel: ChannelKey) -> Capabilities {
         let nothing = Capabilities { inline: 0, sends: 0, longest: 0, segments: 0, reads: 0 };
         self.channel(channel).map_or(nothing, Channel::capabilities)
+    }
+
+    fn courier(&mut self, channel: ChannelKey) -> Option<Arc<dyn Courier>> {
+        self.channel_mut(channel)?.carrier.courier()
     }
 
     fn bind(

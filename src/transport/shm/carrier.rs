@@ -10,14 +10,15 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrAny};
 
 use super::address::ShmAddress;
+use super::courier::ShmCourier;
 use super::credentials::Credentials;
 use super::door::{self, SocketFile};
 use super::pages::{Ours, Theirs};
 use super::rights;
 use super::ring::{Nonsense, Rings};
 use crate::memory::{Registrable, volatile};
-use crate::transport::Kind;
 use crate::transport::framed::{Carrier, Halt, Interest, Socket, ended, failed};
+use crate::transport::{Courier, Kind};
 use crate::{Error, ErrorKind, Result, failpoint};
 
 /// Bytes of the ring that we send through.
@@ -40,6 +41,8 @@ pub(crate) struct ShmCarrier {
     is_ended: bool,
     /// What it has rung, if it makes no sense.
     nonsense: Option<Nonsense>,
+    /// Where both ends share pages.
+    courier: Option<Arc<ShmCourier>>,
 }
 
 impl Carrier for ShmCarrier {
@@ -79,7 +82,8 @@ impl Carrier for ShmCarrier {
     fn new(socket: &Arc<Socket>) -> Result<(Self, Option<OwnedFd>)> {
         let failed = |error| Error::new(ErrorKind::ResourceExhausted, "make a ring").with_source(error);
         let (ours, file) = Ours::new(CAPACITY).map_err(failed)?;
-        let this = Self { socket: Arc::clone(socket), ours: Some(ours), rings: None, is_ended: false, nonsense: None };
+        let socket = Arc::clone(socket);
+        let this = Self { socket, ours: Some(ours), rings: None, is_ended: false, nonsense: None, courier: None };
         Ok((this, Some(file)))
     }
 
@@ -95,6 +99,16 @@ impl Carrier for ShmCarrier {
         let _ = rights::take(&self.socket, false);
         failpoint::reach("ring.unattached");
         self.rings = self.ours.take().map(|ours| Rings::new(ours, theirs));
+    }
+
+    fn courier(&mut self) -> Option<Arc<dyn Courier>> {
+        let socket = &self.socket;
+        let courier = self.courier.get_or_insert_with(|| {
+            // An older kernel takes them anyway.
+            let _ = rights::take(socket, true);
+            ShmCourier::new(socket)
+        });
+        Some(Arc::clone(courier) as Arc<dyn Courier>)
     }
 
     fn read(&mut self, bytes: &mut [u8]) -> std::result::Result<usize, Halt> {
@@ -221,6 +235,10 @@ impl Carrier for ShmCarrier {
 
     fn doze(&mut self, interest: Interest) -> bool {
         self.flush();
+        if self.courier.as_ref().is_some_and(|courier| courier.was_rung()) {
+            // What has rung for the last doze is no longer on the socket.
+            self.rouse();
+        }
         let rings = self.rings.as_mut();
         rings.is_some_and(|rings| rings.doze(interest.reading, interest.writing))
     }
@@ -231,6 +249,10 @@ impl Carrier for ShmCarrier {
 
     fn heed(&mut self) {
         self.rouse();
+        if let Some(courier) = &self.courier {
+            self.is_ended |= courier.hear();
+            return;
+        }
         // Descriptors that come along are thrown away by the kernel, since there is no room for them.
         match rustix::net::recv(&self.socket, &mut [0; BELLS][..], RecvFlags::DONTWAIT) {
             Ok((_, bells @ 1..)) => {

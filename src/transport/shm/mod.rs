@@ -9,6 +9,8 @@ mod address;
 #[cfg(not(loom))]
 mod carrier;
 #[cfg(not(loom))]
+mod courier;
+#[cfg(not(loom))]
 mod credentials;
 #[cfg(not(loom))]
 mod door;

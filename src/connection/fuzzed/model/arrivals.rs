@@ -91,7 +91,8 @@ impl Model {
     }
 
     fn record(&mut self, record: Record<'_>) -> Verdict {
-        let is_late = matches!(record, Record::Message { .. } | Record::Offer { .. } | Record::End { .. });
+        let is_message = matches!(record, Record::Message { .. } | Record::Offer { .. } | Record::Hand { .. });
+        let is_late = is_message || matches!(record, Record::End { .. });
         check(!(self.peer_finished && is_late), "a message after the last one")?;
         match record {
             Record::Message { channel, acknowledge, payload } => {
@@ -142,6 +143,9 @@ impl Model {
             Record::Ping { serial } => self.pong = Some(serial),
             Record::Pong { .. } => {}
             Record::Notified { .. } => check(false, "more notifications looked at than were sent")?,
+            Record::Forget { .. } | Record::Hand { .. } | Record::Returned { .. } | Record::Segment { .. } => {
+                check(false, "pages on a connection that shares none")?;
+            }
         }
         Ok(())
     }

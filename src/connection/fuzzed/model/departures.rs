@@ -77,6 +77,9 @@ impl Model {
             Record::Notified { notifications } => {
                 self.looked_at = self.looked_at.checked_sub(notifications).expect("no more than were looked at");
             }
+            Record::Forget { .. } | Record::Hand { .. } | Record::Returned { .. } | Record::Segment { .. } => {
+                panic!("pages on a connection that shares none");
+            }
         }
     }
 }

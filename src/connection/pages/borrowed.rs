@@ -1,0 +1,80 @@
+//! What of the peer's pages we can access.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::Buffer;
+use crate::memory::foreign::{Foreign, Returns};
+use crate::protocol::{Handed, SegmentPlace};
+use crate::transport::Courier;
+
+/// Segments of a peer that are mapped at once.
+pub(super) const MOST_SEGMENTS: usize = 256;
+
+/// The peer's segments, and who tells it which buffers in them are gone.
+pub(in crate::connection) struct Borrowed {
+    courier: Arc<dyn Courier>,
+    /// By number, in the order in which they were introduced. A number is not used again.
+    segments: Vec<Option<Segment>>,
+    live: usize,
+    /// What the peer learns by that we have unmapped all.
+    tether: Option<Arc<OwnedFd>>,
+    pub(in crate::connection) returns: Arc<Returns>,
+}
+
+pub(in crate::connection) struct Segment {
+    pub(in crate::connection) pages: Foreign,
+    /// Where it begins, as the peer's handles name it.
+    pub(in crate::connection) base: u64,
+}
+
+impl Borrowed {
+    pub(super) fn new(courier: Arc<dyn Courier>, returns: Arc<Returns>) -> Self {
+        Self { courier, segments: Vec::new(), live: 0, tether: None, returns }
+    }
+
+    /// The peer has given the next segment.
+    pub(super) fn introduced(&mut self, place: SegmentPlace) -> Result<(), &'static str> {
+        let mut gift = self.courier.take()?.into_iter();
+        if self.live == MOST_SEGMENTS {
+            return Err("more segments of pages than there may be at once");
+        }
+        let file = gift.next().ok_or("pages without a descriptor")?;
+        let tether = match (&self.tether, gift.next()) {
+            (Some(tether), None) => Arc::clone(tether),
+            (None, Some(tether)) => Arc::clone(self.tether.insert(Arc::new(tether))),
+            _ => return Err("pages with more or fewer descriptors than they have to have"),
+        };
+        let pages = Foreign::new(&file, place.length, &tether)?;
+        self.segments.push(Some(Segment { pages, base: place.base }));
+        self.live += 1;
+        Ok(())
+    }
+
+    /// The peer has given a segment up: it is unmapped when no buffer is left in it.
+    pub(super) fn forget(&mut self, number: u32) -> Result<(), &'static str> {
+        let segment = self.segments.get_mut(number as usize).and_then(Option::take);
+        let segment = segment.ok_or("a segment given up that there is none of")?;
+        self.live -= 1;
+        self.returns.forget(&segment.pages);
+        Ok(())
+    }
+
+    /// A message in the peer's pages.
+    pub(super) fn arrived(&self, handed: Handed) -> Result<Buffer, &'static str> {
+        let Handed { segment, token, start, length } = handed;
+        let segment = self.segment(segment).ok_or("a message in a segment that there is none of")?;
+        let buffer = segment.pages.buffer(start, length, token, &self.returns);
+        buffer.ok_or("a message that leaves its segment")
+    }
+
+    pub(in crate::connection) fn segment(&self, number: u32) -> Option<&Segment> {
+        self.segments.get(number as usize)?.as_ref()
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        self.returns.close();
+    }
+}

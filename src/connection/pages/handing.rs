@@ -1,0 +1,171 @@
+//! Handing over: messages that are the pages they lie in.
+
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::sync::{Arc, TryLockError};
+use std::task::Poll;
+
+use super::super::core::{Core, LinkKey, find};
+use super::super::engine::Engine;
+use super::super::established::{Inner, Waiting};
+use crate::protocol::{HANDED, Handed, Record, SEGMENT, cost};
+use crate::transport::{Queue, Transport};
+use crate::{Buffer, Failed, Result};
+
+/// What became of a message that was to be handed over.
+pub(in crate::connection) enum Outcome {
+    Done,
+    /// Not in pages that the peer can have: a copy is to be sent.
+    Copy,
+}
+
+/// How a buffer can go.
+enum Way {
+    /// In a segment of ours.
+    Ours(Handed),
+    /// To the peer whose pages they are.
+    Back,
+}
+
+impl<T: Transport> Inner<T> {
+    /// Hands `buffer` over, or sends it as the transport can.
+    pub(in crate::connection) async fn hand_over(
+        self: &Arc<Self>,
+        channel: usize,
+        buffer: Buffer,
+    ) -> std::result::Result<(), Failed<Buffer>> {
+        let mut held = Some(buffer);
+        if self.shares_pages {
+            let mut waiting = Waiting::new(self);
+            let handed = poll_fn(|context| {
+                self.engine.drive(context, |core, waker| {
+                    let handed = core.hand_over(self.key, channel, &mut held);
+                    if let (Poll::Pending, Some(waker)) = (&handed, waker) {
+                        core.wait_to_send(self.key, waiting.with(waker));
+                    }
+                    handed
+                })
+            });
+            match handed.await {
+                Ok(Outcome::Done) => return Ok(()),
+                Ok(Outcome::Copy) => {}
+                Err(error) => return Err(Failed { error: self.refine(error), buffer: held }),
+            }
+        }
+        let Some(buffer) = held else { return Ok(()) };
+        if buffer.len() > self.eager_limit && buffer.is_of_peers_too() {
+            // A device is not given these pages, and a peer not a part of what it may not keep.
+            let sent = self.send(channel, &[IoSlice::new(&buffer)]).await;
+            return sent.map_err(|error| Failed { error, buffer: Some(buffer) });
+        }
+        self.send_owned(channel, buffer).await.map(drop)
+    }
+}
+
+impl<Q: Queue> Core<Q> {
+    /// Hands the buffer over, if window, credits and queue allow; else answers pending.
+    fn hand_over(&mut self, key: LinkKey, channel: usize, held: &mut Option<Buffer>) -> Poll<Result<Outcome>> {
+        let Some(id) = self.may_send(key, channel, cost(HANDED))? else { return Poll::Pending };
+        let Some(pages) = find(&mut self.links, key).and_then(|link| link.pages.as_mut()) else {
+            return Poll::Ready(Ok(Outcome::Copy));
+        };
+        let Some(buffer) = held.as_ref().filter(|buffer| !buffer.is_empty()) else {
+            return Poll::Ready(Ok(Outcome::Copy));
+        };
+        let way = if let Some((slab, start)) = buffer.shareable() {
+            let (Some(token), Some(segment)) = (pages.lent.next_token(), pages.lent.introduce(slab)) else {
+                return Poll::Ready(Ok(Outcome::Copy));
+            };
+            Way::Ours(Handed { segment, token, start: start as u64, length: buffer.len() as u64 })
+        } else if buffer.is_all_of(&pages.borrowed.returns) {
+            Way::Back
+        } else {
+            return Poll::Ready(Ok(Outcome::Copy));
+        };
+        if !self.say_segments(key)? || !self.has_room_for(key, HANDED)? {
+            return Poll::Pending;
+        }
+        let (Some(buffer), Some(link)) = (held.take(), find(&mut self.links, key)) else { return Poll::Pending };
+        let Some(pages) = &mut link.pages else { return Poll::Pending };
+        let (place, back) = match way {
+            Way::Ours(handed) => {
+                pages.lent.handed_over(buffer);
+                (handed, false)
+            }
+            Way::Back => {
+                let length = buffer.len() as u64;
+                match buffer.vacate(&pages.borrowed.returns) {
+                    Ok((block, start)) => {
+                        let token = block.token().unwrap_or_default();
+                        pages.borrowed.returns.keep(block);
+                        (Handed { segment: 0, token, start: start as u64, length }, true)
+                    }
+                    Err(buffer) => {
+                        *held = Some(buffer);
+                        return Poll::Ready(Ok(Outcome::Copy));
+                    }
+                }
+            }
+        };
+        let place = place.to_bytes();
+        let record = Record::Hand { channel: id, back, place: &place };
+        self.append(key, record, HANDED, std::iter::once(&place[..]))?;
+        self.sent(key, channel, cost(HANDED));
+        self.post_frames(key, false);
+        Poll::Ready(Ok(Outcome::Done))
+    }
+
+    /// Tells the peer of the segments that it was given; answers whether it is told of all.
+    pub(in crate::connection) fn say_segments(&mut self, key: LinkKey) -> Result<bool> {
+        loop {
+            let pages = find(&mut self.links, key).and_then(|link| link.pages.as_mut());
+            let Some(place) = pages.and_then(|pages| pages.lent.unsaid()) else { return Ok(true) };
+            let place = place.to_bytes();
+            if !self.append(key, Record::Segment { place: &place }, SEGMENT, std::iter::once(&place[..]))? {
+                return Ok(false);
+            }
+            if let Some(pages) = find(&mut self.links, key).and_then(|link| link.pages.as_mut()) {
+                pages.lent.was_said();
+            }
+        }
+    }
+
+    /// What is gone of the peer's pages, and which of ours, is to be said.
+    pub(in crate::connection) fn collect_returns(&mut self, key: LinkKey) {
+        let Some(link) = find(&mut self.links, key) else { return };
+        let Some(pages) = &mut link.pages else { return };
+        pages.borrowed.returns.take(|token| link.outbox.returned.push_back(token));
+        pages.lent.forget_gone();
+        while let Some(number) = pages.lent.next_gone() {
+            link.outbox.forgotten.push_back(number);
+        }
+        self.post_frames(key, false);
+    }
+
+    /// The same for all connections.
+    pub(in crate::connection) fn collect_all_returns(&mut self) {
+        for index in 0..self.links.len() {
+            let shares = self.links[index].as_ref().is_some_and(|(_, link)| link.pages.is_some());
+            if let Some(key) = self.key_at(index).filter(|_| shares) {
+                self.collect_returns(key);
+            }
+        }
+    }
+}
+
+impl<T: Transport> Engine<T> {
+    /// A buffer in a peer's pages was dropped, on whatever thread.
+    pub(in crate::connection) fn buffer_dropped(self: &Arc<Self>, key: LinkKey) {
+        if !self.is_ours() {
+            return;
+        }
+        let mut core = match self.try_lock() {
+            Ok(core) => core,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Perhaps this thread itself has it. Who has it looks when he lets go, or the service thread soon.
+            Err(TryLockError::WouldBlock) => return self.must_tend(),
+        };
+        core.collect_returns(key);
+        self.settle(core);
+    }
+}

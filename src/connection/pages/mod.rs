@@ -1,0 +1,63 @@
+//! Pages that both ends of a connection share: what of ours the peer can access, and what of the peer's we can. In pages that are
+//! handed over a message costs the same whatever its length; in pages that are granted the holder's own processor reads and writes.
+//!
+//! A *segment* is a file that its owner gives to the peer once, and calls by number from then on.
+
+mod borrowed;
+mod handing;
+mod lent;
+
+use std::sync::Arc;
+
+use self::borrowed::Borrowed;
+use self::lent::Lent;
+use crate::Buffer;
+use crate::memory::foreign::Returns;
+use crate::protocol::{Handed, Record, SegmentPlace, returned_tokens};
+use crate::transport::Courier;
+
+/// The state of sharing on one connection.
+pub(super) struct Pages {
+    pub(super) lent: Lent,
+    pub(super) borrowed: Borrowed,
+}
+
+/// What has come in pages.
+pub(super) struct Arrived {
+    pub(super) channel: u32,
+    pub(super) buffer: Buffer,
+}
+
+impl Pages {
+    pub(super) fn new(courier: Arc<dyn Courier>, returns: Arc<Returns>) -> Self {
+        Self { lent: Lent::new(Arc::clone(&courier)), borrowed: Borrowed::new(courier, returns) }
+    }
+
+    /// A record that is about pages has come; answers a message, if it is one. What is to be dropped goes into `garbage`. An error says
+    /// how the peer violates the protocol.
+    pub(super) fn handle(
+        &mut self,
+        record: Record<'_>,
+        garbage: &mut Vec<Buffer>,
+    ) -> Result<Option<Arrived>, &'static str> {
+        match record {
+            Record::Segment { place } => self.borrowed.introduced(SegmentPlace::parse(*place)).map(|()| None),
+            Record::Forget { segment } => self.borrowed.forget(segment).map(|()| None),
+            Record::Hand { channel, back: false, place } => {
+                let buffer = self.borrowed.arrived(Handed::parse(*place))?;
+                Ok(Some(Arrived { channel, buffer }))
+            }
+            Record::Hand { channel, back: true, place } => {
+                let buffer = self.lent.came_back(Handed::parse(*place))?;
+                Ok(Some(Arrived { channel, buffer }))
+            }
+            Record::Returned { tokens } => {
+                for token in returned_tokens(tokens) {
+                    garbage.push(self.lent.returned(token)?);
+                }
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+}

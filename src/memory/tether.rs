@@ -1,0 +1,64 @@
+//! Whether a peer still has pages of ours: it holds one end of a pipe for as long as it has mapped any, and we have the other.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::service::Service;
+
+/// Our end. A process that is killed lets go of its end when its memory is gone, whatever it was doing; a peer that lives does so when it
+/// has unmapped all that it was given.
+pub(crate) struct Tether(OwnedFd);
+
+impl Tether {
+    /// One, and the end that is the peer's. Ours is to be closed here when the peer has it.
+    pub(crate) fn new() -> rustix::io::Result<(Arc<Self>, OwnedFd)> {
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        Ok((Arc::new(Self(ours)), theirs))
+    }
+
+    /// Whether the peer has none of our pages any more.
+    pub(crate) fn is_cut(&self) -> bool {
+        is_cut(&self.0)
+    }
+
+    /// Drops `what` when the peer has none of our pages any more: until then it could write there.
+    pub(crate) fn drop_when_cut(&self, what: impl Send + 'static) {
+        if self.is_cut() {
+            return drop(what);
+        }
+        let watched = self.0.try_clone().and_then(|ours| Ok((ours.try_clone()?, ours)));
+        let (Ok((watched, ours)), Ok(service)) = (watched, Service::of_process()) else {
+            tracing::error!("pages that a peer may still have cannot be watched, and are never used again");
+            return std::mem::forget(what);
+        };
+        let mut what = Some(what);
+        service.watch(watched, move || {
+            let is_cut = is_cut(&ours);
+            if is_cut {
+                drop(what.take());
+            }
+            !is_cut
+        });
+    }
+}
+
+fn is_cut(ours: &OwnedFd) -> bool {
+    // Nobody writes; what somebody writes all the same is no end.
+    loop {
+        match rustix::io::read(ours, &mut [0; 64]) {
+            Ok(0) => return true,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+impl fmt::Debug for Tether {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Tether").field(&self.is_cut()).finish()
+    }
+}
