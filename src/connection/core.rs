@@ -22,6 +22,8 @@ pub(super) const FRAME: u64 = u64::MAX;
 pub(super) const FINISH: u64 = u64::MAX - 1;
 /// Token of a probe.
 pub(super) const PROBE: u64 = u64::MAX - 2;
+/// Token of a notification of a write that the peer's device has no part in.
+pub(super) const NOTIFY: u64 = u64::MAX - 3;
 /// Buffers for frames that are kept for the next ones.
 const MOST_SPARE: usize = 64;
 
@@ -289,6 +291,8 @@ impl<Q: Queue> Core<Q> {
             if let (Some(serial), None) = (request, failure) {
                 self.request_delivered(key, serial);
             }
+        } else if token == NOTIFY {
+            // Whoever wrote has his memory already.
         } else if token == PROBE {
             if failure.is_none() {
                 link.liveness.probed();
@@ -337,6 +341,9 @@ impl<Q: Queue> Core<Q> {
         if let (Some(ended), Some(link)) = (ended, find(&mut self.links, key)) {
             link.fetches.outstanding -= usize::from(ended.is_read);
             link.fetches.bytes -= ended.bytes;
+            if let Some(pages) = &mut link.pages {
+                pages.served -= 1;
+            }
             if let Some(grant) = ended.grant {
                 link.grants.held.end(grant);
             }

@@ -132,7 +132,12 @@ pub(super) async fn begin<T: Transport>(
         For::Application { lease } => (lease.and_then(|lease| inner.engine.now().checked_add(lease)), false),
         For::Message => (None, true),
     };
-    let new = NewGrant { region, by_window, access, lease, patience, is_offer };
+    let segment = match what_for {
+        For::Application { .. } => inner.lend(exposure).await?,
+        For::Message => None,
+    };
+    let is_direct = segment.is_some();
+    let new = NewGrant { region, by_window, access, lease, patience, is_offer, is_direct };
     let mut waiting = Waiting::new(inner);
     let opened = poll_fn(|context| {
         inner.engine.drive(context, |core, waker| {
@@ -148,7 +153,11 @@ pub(super) async fn begin<T: Transport>(
         Arc::new(OfConnection { engine: Arc::downgrade(&inner.engine), epoch: Epoch::current(), link: inner.key, id });
     let record = GrantRecord { state, control };
     exposure.add(&record);
-    let handle = RemoteBuffer::new(address, length, remote_key, access, inner.session, id);
+    let mut handle = RemoteBuffer::new(address, length, remote_key, access, inner.session, id);
+    if let Some((number, tether)) = segment {
+        exposure.memory().open_to(&tether, &record.state);
+        handle = handle.in_segment(number);
+    }
     let isolation = if by_window { Isolation::Connection } else { Isolation::Domain };
     Ok(Grant::new(record, handle, isolation))
 }

@@ -22,6 +22,8 @@ pub(super) struct NewGrant {
     pub(super) patience: Duration,
     /// Whether it is of a long message.
     pub(super) is_offer: bool,
+    /// Whether the holder accesses the memory by itself, so that only it can end that.
+    pub(super) is_direct: bool,
 }
 
 impl<Q: Queue> Core<Q> {
@@ -49,6 +51,7 @@ impl<Q: Queue> Core<Q> {
             is_asked: false,
             is_agreed: false,
             is_offer: new.is_offer,
+            is_direct: new.is_direct,
             offered: 0,
         };
         let remote_key = if new.by_window {
@@ -231,6 +234,7 @@ impl<Q: Queue> Core<Q> {
         let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
         let told = if grant.is_agreed { Revocation::Agreed } else { Revocation::Forced };
         let (state, region) = (Arc::clone(&grant.state), grant.region.take());
+        let is_out_of_hand = grant.is_direct && !grant.is_agreed;
         grant.phase = Phase::Over;
         if !grant.is_asked {
             link.grants.forget(id);
@@ -238,6 +242,10 @@ impl<Q: Queue> Core<Q> {
         self.ended.push(EndedGrant { region, state, result: Ok(told) });
         self.forget_detached(key, id);
         self.wake_senders(key);
+        if is_out_of_hand {
+            let detail = "the peer has not let go in time of shared pages, which only it can do";
+            self.fail(key, Error::new(ErrorKind::ConnectionBroken, "revoke").with_detail(detail));
+        }
     }
 
     /// The region of a grant is deregistered; who waits was told.

@@ -30,6 +30,8 @@ pub(super) struct OwnedGrant {
     pub(super) is_agreed: bool,
     /// Whether it is of a long message, which the peer lets go by itself.
     pub(super) is_offer: bool,
+    /// Whether the holder accesses the memory by itself.
+    pub(super) is_direct: bool,
     /// Bytes of the long message, once it is offered.
     pub(super) offered: u64,
 }

@@ -99,7 +99,7 @@ impl Pending {
     /// An operation that does nothing, and ends when all before it have.
     pub(super) fn probe(inner: &Arc<Inner<Active>>) -> Self {
         let operation = transport::Operation::Probe;
-        let wanted = Wanted { operation, memory: None, grant: None, fence: false };
+        let wanted = Wanted { operation, memory: None, grant: None, segment: None, fence: false };
         Self::post(inner, Kind::Probe, wanted, How::default())
     }
 
@@ -199,7 +199,8 @@ fn prepare<P: Payload>(
         let error = Error::new(ErrorKind::TooLong, kind.name()).with_detail(detail);
         return Err(Failed { error, buffer: P::release(memory.into_held()) });
     }
-    Ok(Wanted { operation: kind.request(address, key), memory: Some(memory), grant: Some(remote.grant()), fence })
+    let (operation, grant, segment) = (kind.request(address, key), Some(remote.grant()), remote.segment());
+    Ok(Wanted { operation, memory: Some(memory), grant, segment, fence })
 }
 
 /// Begins it, if there is room.

@@ -20,6 +20,8 @@ pub(super) struct Wanted {
     pub(super) memory: Option<Transfer>,
     /// Whose handle it uses.
     pub(super) grant: Option<GrantId>,
+    /// Of pages that the peer shares: in which of its segments they are.
+    pub(super) segment: Option<u16>,
     /// Whether earlier reads and atomics are to end first.
     pub(super) fence: bool,
 }
@@ -389,6 +391,15 @@ impl<Q: Queue> Core<Q> {
         }
         let Some(channel) = link.channel else { return Err(wanted.refused(closed())) };
         let (is_read, notifies) = (wanted.is_read(), wanted.notifies());
+        let wanted = if notifies || wanted.segment.is_none() {
+            wanted
+        } else {
+            match self.go_direct(key, wanted) {
+                Ok(started) => return Ok(started),
+                Err(wanted) => wanted,
+            }
+        };
+        let Some(link) = find(&mut self.links, key) else { return Err(wanted.refused(closed())) };
         if self.queue.room(channel) <= CONTROL_SENDS
             || is_read && !link.fetches.has_room()
             || notifies && !link.may_notify()
@@ -399,6 +410,22 @@ impl<Q: Queue> Core<Q> {
         if notifies && let Err(error) = self.hears_credits(key) {
             return Err(wanted.refused(error));
         }
+        let wanted = if notifies && wanted.segment.is_some() {
+            let operation = wanted.operation;
+            match self.go_direct(key, wanted) {
+                Ok(started) => {
+                    if let Err(error) = self.notify(key, operation) {
+                        self.fail(key, error);
+                    } else if post_now {
+                        self.flush();
+                    }
+                    return Ok(started);
+                }
+                Err(wanted) => wanted,
+            }
+        } else {
+            wanted
+        };
         let Some(link) = find(&mut self.links, key) else { return Err(wanted.refused(closed())) };
         if wanted.grant.is_some_and(|grant| !link.grants.held.begin(grant)) {
             return Err(wanted.refused(Error::new(ErrorKind::Revoked, "operation")));
@@ -408,7 +435,7 @@ impl<Q: Queue> Core<Q> {
         }
         let signaled = link.signal(true);
         link.fetches.outstanding += usize::from(is_read);
-        let Wanted { operation, memory, grant, fence } = wanted;
+        let Wanted { operation, memory, grant, segment, fence } = wanted;
         let bytes = memory.as_ref().map_or(0, |memory| memory.length() as u64);
         link.fetches.bytes += bytes;
         let started = self.operations.insert(grant, is_read, bytes);
@@ -428,12 +455,17 @@ impl<Q: Queue> Core<Q> {
             }
             let is_whole = refused.memory.is_some() || operation == Operation::Probe;
             return Err(match refused.error {
-                None if is_whole => NotStarted::Later(Wanted { operation, memory: refused.memory, grant, fence }),
+                None if is_whole => {
+                    NotStarted::Later(Wanted { operation, memory: refused.memory, grant, segment, fence })
+                }
                 error => {
                     let error = error.unwrap_or_else(|| Error::new(ErrorKind::ResourceExhausted, "post"));
                     NotStarted::Refused(error, refused.memory)
                 }
             });
+        }
+        if let Some(pages) = self.link(key).and_then(|link| link.pages.as_mut()) {
+            pages.served += 1;
         }
         if post_now {
             self.flush();

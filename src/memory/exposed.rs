@@ -1,17 +1,21 @@
 //! Memory of the host that peers may access.
 
 #![allow(unsafe_code, reason = "the mapping code of DESIGN.md; each block carries its proof")]
+#![allow(private_interfaces, reason = "the trait is sealed: nobody outside calls its methods")]
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 
 use super::exposure::{Exposure, Grantable};
+use super::slab::{Slab, not_for_devices};
 use super::{
-    Buffer, Domain, RegionAccess, Registered, Registrable, Registration, SharedBuffer, SharedMemory, volatile,
+    Buffer, Domain, GrantState, RegionAccess, Registered, Registrable, Registration, Revocation, SharedBuffer,
+    SharedMemory, Tether, volatile,
 };
+use crate::sync::locks::Mutex;
 use crate::{Error, ErrorKind, Result};
 
 /// A [`Buffer`] that peers may access.
@@ -35,6 +39,8 @@ pub struct Exposed<M: Exposable> {
 pub trait Exposable: sealed::Lend {}
 
 pub(crate) mod sealed {
+    use super::{Arc, Error, ErrorKind, Result, Slab};
+
     /// Bytes that can be taken out of everybody's hands.
     pub trait Lend: std::fmt::Debug + Send + 'static {
         /// The first byte.
@@ -47,6 +53,22 @@ pub(crate) mod sealed {
         fn may_change(&self) -> bool;
         /// Whether they are registered without being pinned.
         fn is_on_demand(&self) -> bool;
+        /// The slab that peers may be given in which they lie, and where they begin there.
+        fn shareable(&self) -> Option<(&Arc<Slab>, usize)> {
+            None
+        }
+        /// The same bytes in memory that no peer has; `read` copies them, whoever may be writing.
+        fn elsewhere(&self, read: &dyn Fn(&mut [u8])) -> Result<Self>
+        where
+            Self: Sized,
+        {
+            let _ = read;
+            Err(Error::new(ErrorKind::Unsupported, "revoke"))
+        }
+        /// Whether peers may have the pages too. A device is not given them.
+        fn is_of_peers_too(&self) -> bool {
+            self.shareable().is_some()
+        }
         /// The same bytes for the registration cache, where nobody ever changes them.
         fn shared(&self) -> Option<crate::SharedMemory> {
             None
@@ -62,7 +84,8 @@ impl<M: Exposable> Exposed<M> {
             is_writable: memory.may_change(),
             is_on_demand: memory.is_on_demand(),
             turns: RwLock::default(),
-            memory,
+            holders: Mutex::default(),
+            memory: Some(memory),
         });
         Self { exposure: Exposure::new(Arc::clone(&memory) as Arc<dyn Grantable>), memory }
     }
@@ -103,7 +126,18 @@ impl<M: Exposable> Exposed<M> {
         let Self { exposure, memory } = self;
         exposure.end().await?;
         let stuck = || Error::new(ErrorKind::Other, "revoke").with_detail("the device did not let go of the memory");
-        Arc::into_inner(memory).map(|host| host.memory).ok_or_else(stuck)
+        let mut host = Arc::into_inner(memory).ok_or_else(stuck)?;
+        let holders = host.holders();
+        match host.memory.take() {
+            // Somebody has not said that he is done with the pages: they are left to him, until he has unmapped them.
+            Some(memory) if !holders.is_empty() => {
+                let read = |bytes: &mut [u8]| volatile::in_turn(&host, false, || volatile::load(&host, 0, bytes));
+                let copy = memory.elsewhere(&read).map_err(|error| error.within("revoke"));
+                Tether::drop_when_all_cut(holders, Box::new(memory));
+                copy
+            }
+            memory => memory.ok_or_else(stuck),
+        }
     }
 
     pub(crate) fn exposure(&self) -> &Exposure {
@@ -136,6 +170,20 @@ impl<M: Exposable> fmt::Debug for Exposed<M> {
 impl Exposable for Buffer {}
 
 impl sealed::Lend for Buffer {
+    fn shareable(&self) -> Option<(&Arc<Slab>, usize)> {
+        self.shareable()
+    }
+
+    fn is_of_peers_too(&self) -> bool {
+        self.is_of_peers_too()
+    }
+
+    fn elsewhere(&self, read: &dyn Fn(&mut [u8])) -> Result<Self> {
+        let mut copy = Self::allocate(self.bytes())?;
+        read(&mut copy);
+        Ok(copy)
+    }
+
     fn first_byte(&self) -> *mut u8 {
         self.address()
     }
@@ -262,7 +310,7 @@ impl sealed::Lend for Bytes {
 }
 
 /// Exposed memory, in nobody's hands.
-struct Host<M> {
+struct Host<M: Send + 'static> {
     address: *mut u8,
     length: usize,
     is_writable: bool,
@@ -270,15 +318,38 @@ struct Host<M> {
     /// Our own threads take turns, those too that serve a peer: words and bytes of one place must not be accessed at once within
     /// a process.
     turns: RwLock<()>,
-    /// Not touched until it is given back.
-    memory: M,
+    /// Peers whose own processors access the memory, for as long as their grants have not ended with their consent.
+    holders: Mutex<Vec<(Arc<Tether>, Arc<GrantState>)>>,
+    /// Not touched until it is given back, and there until then.
+    memory: Option<M>,
+}
+
+impl<M: Send + 'static> Host<M> {
+    /// Those of whom it is not certain that they do not access the memory any more.
+    fn holders(&self) -> Vec<Arc<Tether>> {
+        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_access = holders
+            .drain(..)
+            .filter(|(tether, state)| !matches!(state.result(), Some(Ok(Revocation::Agreed))) && !tether.is_cut());
+        may_access.map(|(tether, _)| tether).collect()
+    }
+}
+
+/// It is used again when nobody accesses it any more.
+impl<M: Send + 'static> Drop for Host<M> {
+    fn drop(&mut self) {
+        let holders = self.holders();
+        if let Some(memory) = self.memory.take().filter(|_| !holders.is_empty()) {
+            Tether::drop_when_all_cut(holders, Box::new(memory));
+        }
+    }
 }
 
 // SAFETY: the bytes are only accessed by `volatile`, in turns where it is this process that does, for itself or, where no device
 // serves the peers, for a peer; the memory itself may go to every thread.
-unsafe impl<M: Send> Send for Host<M> {}
+unsafe impl<M: Send + 'static> Send for Host<M> {}
 // SAFETY: as above; a shared one lends nothing of `memory`.
-unsafe impl<M: Send> Sync for Host<M> {}
+unsafe impl<M: Send + 'static> Sync for Host<M> {}
 
 // SAFETY: `Lend` is sealed: each memory keeps its bytes mapped where they are until it is dropped. It was taken by value and
 // is not touched here until it is given back, which needs that no region holds this; so nobody has a reference into it, or,
@@ -319,7 +390,17 @@ impl<M: Exposable> Grantable for Host<M> {
     }
 
     fn shared(&self) -> Option<SharedMemory> {
-        self.memory.shared()
+        self.memory.as_ref()?.shared()
+    }
+
+    fn shareable(&self) -> Option<(&Arc<Slab>, usize)> {
+        self.memory.as_ref()?.shareable()
+    }
+
+    fn open_to(&self, tether: &Arc<Tether>, state: &Arc<GrantState>) {
+        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        holders.retain(|(_, state)| !matches!(state.result(), Some(Ok(Revocation::Agreed))));
+        holders.push((Arc::clone(tether), Arc::clone(state)));
     }
 
     fn register(
@@ -328,6 +409,10 @@ impl<M: Exposable> Grantable for Host<M> {
         range: Range<usize>,
         access: RegionAccess,
     ) -> Result<(Arc<dyn Registration>, u64)> {
+        let is_of_peers_too = self.memory.as_ref().is_some_and(sealed::Lend::is_of_peers_too);
+        if is_of_peers_too && !domain.takes_pages_of_peers() {
+            return Err(not_for_devices("grant"));
+        }
         let address = self.address.addr() + range.start;
         let memory = self as Arc<dyn Registrable>;
         domain.register(&memory, range, access).map(|registration| (registration, address as u64))

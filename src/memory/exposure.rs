@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
 use super::grant::GrantRecord;
-use super::{Domain, RegionAccess, Registration, SharedMemory};
+use super::{Domain, GrantState, RegionAccess, Registration, SharedMemory, Slab, Tether};
 use crate::sync::locks::{Mutex, MutexGuard};
 use crate::{Error, ErrorKind, Result};
 
@@ -20,6 +20,15 @@ pub(crate) trait Grantable: Send + Sync + 'static {
     fn is_on_demand(&self) -> bool;
     /// Whether windows can be bound over it.
     fn takes_windows(&self) -> bool;
+    /// The slab that peers may be given in which it lies, and where it begins there.
+    fn shareable(&self) -> Option<(&Arc<Slab>, usize)> {
+        None
+    }
+    /// A peer is about to be given access that only the peer itself can end: until `state` says that it has agreed, or the tether is
+    /// cut, it may access the memory.
+    fn open_to(&self, tether: &Arc<Tether>, state: &Arc<GrantState>) {
+        let _ = (tether, state);
+    }
     /// The same bytes for the registration cache, where nobody ever changes them.
     fn shared(&self) -> Option<SharedMemory>;
     /// Registers exactly `range`; answers the address of its first byte too, as peers name it. The registration holds the

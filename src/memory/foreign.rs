@@ -8,6 +8,7 @@ use rustix::fs::{fcntl_get_seals, fstat};
 
 use super::mapping::SEALS;
 use super::pool::IdleBlock;
+use super::volatile::take_turn;
 use super::{Buffer, Slab};
 use crate::sync::locks::{Mutex, MutexGuard};
 
@@ -15,7 +16,7 @@ use crate::sync::locks::{Mutex, MutexGuard};
 pub(crate) struct Foreign {
     slab: Arc<Slab>,
     /// Threads of this process take turns that access it where it is not handed over.
-    pub(crate) turns: RwLock<()>,
+    turns: RwLock<()>,
 }
 
 impl Foreign {
@@ -42,6 +43,11 @@ impl Foreign {
 
     pub(crate) fn slab(&self) -> &Arc<Slab> {
         &self.slab
+    }
+
+    /// Does `act` when it is this thread's turn to access what is not handed over.
+    pub(crate) fn in_turn<R>(&self, is_writing: bool, act: impl FnOnce() -> R) -> R {
+        take_turn(&self.turns, is_writing, act)
     }
 
     /// The buffer of `length` bytes from `start` on, which the peer has handed over as `token`; `None` if they are not all here.

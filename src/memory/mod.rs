@@ -49,6 +49,7 @@ pub use registered::Registered;
 pub use registrable::Registrable;
 pub(crate) use registration_cache::RegistrationCache;
 pub use registration_cache::{CacheLimits, CacheStatistics};
+pub(crate) use remote_buffer::MOST_SEGMENTS;
 pub use remote_buffer::{RemoteBuffer, RemoteValue};
 pub use segment::Segment;
 pub use shared_buffer::SharedBuffer;

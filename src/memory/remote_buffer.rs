@@ -29,6 +29,8 @@ pub struct RemoteBuffer {
     /// The connection's id, or the domain's.
     session: u64,
     grant: GrantId,
+    /// In which segment of the owner's it lies, if the peer of the connection was given that.
+    segment: Option<u16>,
 }
 
 /// The wire layout, version 1: 40 bytes, little endian.
@@ -49,13 +51,27 @@ struct Wire {
 const VERSION: u8 = 1;
 /// Flag of a handle that is for the whole domain.
 const OF_DOMAIN: u16 = 1;
+/// The other bits: 0, or one more than the number of the segment in which it lies.
+const SEGMENT: u32 = 1;
+/// Numbers of segments that a handle can have.
+pub(crate) const MOST_SEGMENTS: u32 = (1 << 15) - 1;
 
 impl RemoteBuffer {
     /// Bytes of the wire layout.
     pub const WIRE_LENGTH: usize = size_of::<Wire>();
 
     pub(crate) fn new(address: u64, length: u64, key: u32, access: Access, session: u64, grant: GrantId) -> Self {
-        Self { address, length, key, access, session, grant }
+        Self { address, length, key, access, session, grant, segment: None }
+    }
+
+    /// The same in a segment that the peer has; one with a greater number than a handle can have is left out.
+    pub(crate) fn in_segment(self, number: u32) -> Self {
+        Self { segment: (number < MOST_SEGMENTS).then_some(number as u16), ..self }
+    }
+
+    /// In which segment of its owner's it lies.
+    pub(crate) fn segment(&self) -> Option<u16> {
+        self.segment
     }
 
     /// Bytes that the handle covers.
@@ -137,7 +153,7 @@ impl RemoteBuffer {
         let wire = Wire {
             version: VERSION,
             access: self.access.to_byte(),
-            flags: if self.grant.scope == Scope::Domain { OF_DOMAIN.into() } else { U16::ZERO },
+            flags: self.flags().into(),
             key: self.key.into(),
             session: self.session.into(),
             slot: self.grant.slot.into(),
@@ -159,10 +175,11 @@ impl RemoteBuffer {
             return Err(invalid("a handle of another version"));
         }
         let access = Access::from_byte(wire.access).ok_or_else(|| invalid("unknown rights"))?;
-        let scope = match wire.flags.get() {
-            0 => Scope::Connection,
-            OF_DOMAIN => Scope::Domain,
-            _ => return Err(invalid("unknown flags")),
+        let (scope, segment) = match (wire.flags.get() & OF_DOMAIN, wire.flags.get() >> SEGMENT) {
+            (0, 0) => (Scope::Connection, None),
+            (0, number) => (Scope::Connection, Some(number - 1)),
+            (_, 0) => (Scope::Domain, None),
+            _ => return Err(invalid("a handle of a domain that lies in a segment")),
         };
         if wire.slot.get() >= MOST_GRANTS {
             return Err(invalid("a grant beyond the most that there may be"));
@@ -177,7 +194,13 @@ impl RemoteBuffer {
             access,
             session: wire.session.get(),
             grant: GrantId { scope, slot: wire.slot.get(), generation: wire.generation.get() },
+            segment,
         })
+    }
+
+    fn flags(&self) -> u16 {
+        let of_domain = if self.grant.scope == Scope::Domain { OF_DOMAIN } else { 0 };
+        of_domain | self.segment.map_or(0, |number| (number + 1) << SEGMENT)
     }
 
     /// The grant that it comes from.

@@ -25,6 +25,13 @@ impl Tether {
         is_cut(&self.0)
     }
 
+    /// Drops `what` when none of several peers has any of our pages any more.
+    pub(crate) fn drop_when_all_cut(mut tethers: Vec<Arc<Self>>, what: Box<dyn Send>) {
+        if let Some(tether) = tethers.pop() {
+            tether.drop_when_cut(Left { tethers, what: Some(what) });
+        }
+    }
+
     /// Drops `what` when the peer has none of our pages any more: until then it could write there.
     pub(crate) fn drop_when_cut(&self, what: impl Send + 'static) {
         if self.is_cut() {
@@ -43,6 +50,20 @@ impl Tether {
             }
             !is_cut
         });
+    }
+}
+
+/// What is dropped when none of the peers has it any more.
+struct Left {
+    tethers: Vec<Arc<Tether>>,
+    what: Option<Box<dyn Send>>,
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if let Some(what) = self.what.take() {
+            Tether::drop_when_all_cut(std::mem::take(&mut self.tethers), what);
+        }
     }
 }
 

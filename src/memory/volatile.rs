@@ -4,8 +4,8 @@
 
 #[cfg(not(loom))]
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 use super::Registrable;
 
@@ -170,15 +170,18 @@ fn aligned(memory: &dyn Registrable, offset: usize) -> &AtomicU64 {
 pub(crate) fn in_turn<R>(memory: &dyn Registrable, is_writing: bool, act: impl FnOnce() -> R) -> R {
     match memory.turns() {
         None => act(),
-        Some(turns) if is_writing => {
-            let _turn = turns.write().unwrap_or_else(PoisonError::into_inner);
-            act()
-        }
-        Some(turns) => {
-            let _turn = turns.read().unwrap_or_else(PoisonError::into_inner);
-            act()
-        }
+        Some(turns) => take_turn(turns, is_writing, act),
     }
+}
+
+/// The same with the lock by which turns are taken.
+pub(super) fn take_turn<R>(turns: &RwLock<()>, is_writing: bool, act: impl FnOnce() -> R) -> R {
+    if is_writing {
+        let _turn = turns.write().unwrap_or_else(PoisonError::into_inner);
+        return act();
+    }
+    let _turn = turns.read().unwrap_or_else(PoisonError::into_inner);
+    act()
 }
 
 /// Has the kernel put what it has of a stream, `length` bytes at most, to `offset` of `memory`, without a copy in between.

@@ -168,11 +168,16 @@ pub fn shares_pages() -> bool {
 }
 
 /// `config`, with pages shared with peers.
-#[allow(unsafe_code, reason = "only the caller can know whom it trusts")]
 pub fn sharing(config: Config) -> Config {
     static POOL: LazyLock<Pool> = LazyLock::new(|| Pool::builder().shareable(true).build().expect("a pool"));
+    sharing_of(&POOL, config)
+}
+
+/// The same, of a pool of one's own.
+#[allow(unsafe_code, reason = "only the caller can know whom it trusts")]
+pub fn sharing_of(pool: &Pool, config: Config) -> Config {
     // SAFETY: the peers are this program too, which keeps to what it has to.
-    let sharing = unsafe { Config::builder().share_pages_with_peers(&POOL) }.build().expect("a shareable pool");
+    let sharing = unsafe { Config::builder().share_pages_with_peers(pool) }.build().expect("a shareable pool");
     Config { shared_pages: sharing.shared_pages, ..config }
 }
 

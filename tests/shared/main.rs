@@ -2,5 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod direct;
+mod endings;
 mod handing;
 mod player;

@@ -1,9 +1,10 @@
 //! The other process: it does what it is told, line by line, with a connection that shares pages or does not.
 
 use std::collections::BTreeSet;
+use std::io::{Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
-use zcmi::{Buffer, Config, Connection, Connector, Listener, Worker};
+use zcmi::{Access, Buffer, Config, Connection, Connector, Listener, Registered, RemoteBuffer, Worker};
 
 use crate::common::{Peer, fill, pattern, play, role, say, sharing, told};
 
@@ -63,7 +64,7 @@ fn peer() {
         say(listener.uri());
         let connection = listener.accept().await.expect("accepts");
         let mut told = told();
-        let mut held = Vec::new();
+        let (mut held, mut exposed, mut handle) = (Vec::new(), None, None);
         while let Some(line) = told.recv().await {
             let mut words = line.split_whitespace();
             let command = words.next().expect("a command");
@@ -81,6 +82,24 @@ fn peer() {
                     held.push(received(&connection).await);
                     say(sum(held.last().expect("one")));
                 }
+                "hold-copy" => {
+                    let destination = Buffer::allocate(number() as usize).expect("memory");
+                    let (buffer, length) = connection.recv_into(destination).await.expect("a message");
+                    held.push(buffer.slice(..length));
+                    say(sum(held.last().expect("one")));
+                }
+                // Hands a part of what came back, and keeps the rest.
+                "part" => {
+                    let (first, rest) = received(&connection).await.split_at(number() as usize);
+                    held.push(rest);
+                    connection.hand_over(first).await.expect("hands over");
+                    say("done");
+                }
+                "shorten" => {
+                    let buffer = received(&connection).await.slice(10..20);
+                    connection.hand_over(buffer).await.expect("hands over");
+                    say("done");
+                }
                 "sum" => say(sum(&held[number() as usize])),
                 "drop" => {
                     held.clear();
@@ -96,10 +115,81 @@ fn peer() {
                 "mapped" => say(mapped().into_iter().collect::<Vec<_>>().join(" ")),
                 "in-use" => say(connection.pool().statistics().in_use_bytes),
                 "shares" => say(connection.shares_pages()),
+                // Lets us access memory of its.
+                "expose" => {
+                    let (seed, length) = (number(), number());
+                    let mut buffer = connection.allocate(length as usize).expect("memory");
+                    fill(&mut buffer, seed, 0);
+                    let memory = buffer.expose();
+                    let grant = memory.grant(&connection, 0..length as usize, Access::ALL).await.expect("grants");
+                    connection.send(&grant.remote_buffer().to_bytes()).await.expect("sends");
+                    exposed = Some((memory, grant));
+                    say("exposed");
+                }
+                "look" => {
+                    let (memory, _) = exposed.as_ref().expect("exposed before");
+                    let mut bytes = vec![0; memory.len()];
+                    memory.read_at(0, &mut bytes);
+                    say(sum(&bytes));
+                }
+                "notified" => say(connection.notified().await.expect("a notification")),
+                "end" => {
+                    let (memory, grant) = exposed.take().expect("exposed before");
+                    let ended = grant.revoke().await.expect("revokes");
+                    let buffer = memory.into_buffer().await.expect("comes back");
+                    say(format_args!("{ended:?} {}", sum(&buffer)));
+                }
+                // Accesses memory of ours.
+                "learn" => {
+                    let message = connection.recv().await.expect("a handle");
+                    handle = Some(RemoteBuffer::from_bytes(&message).expect("a handle"));
+                    say("learnt");
+                }
+                "write" => {
+                    let handle = handle.expect("learnt before");
+                    let bytes = pattern(number(), 0, handle.len() as usize);
+                    match connection.write(Registered::new(bytes), &handle).await {
+                        Ok(_) => say("written"),
+                        Err(failed) => say(format_args!("{:?}", failed.error.kind())),
+                    }
+                }
+                "read" => {
+                    let handle = handle.expect("learnt before");
+                    let buffer = Buffer::allocate(handle.len() as usize).expect("memory");
+                    match connection.read(buffer, &handle).await {
+                        Ok(buffer) => say(sum(&buffer)),
+                        Err(failed) => say(format_args!("{:?}", failed.error.kind())),
+                    }
+                }
+                "scribble" => {
+                    scribble(number() as u8);
+                    say("scribbled");
+                }
+                "closed" => {
+                    let error = connection.recv().await.expect_err("it ends");
+                    say(format_args!("{:?}", error.kind()));
+                }
+                "close" => {
+                    connection.close().await.expect("closes");
+                    say("closed");
+                }
                 other => panic!("told to {other}"),
             }
         }
     });
+}
+
+/// Writes over all pages of peers that are mapped here, past the library.
+fn scribble(byte: u8) {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("our mappings");
+    let mut memory = std::fs::File::options().write(true).open("/proc/self/mem").expect("our memory");
+    for line in maps.lines().filter(|line| line.contains("/memfd:zcmi-pages")) {
+        let (start, rest) = line.split_once('-').expect("a range");
+        let end = rest.split(' ').next().expect("an end");
+        let [start, end] = [start, end].map(|address| u64::from_str_radix(address, 16).expect("an address"));
+        memory.seek(SeekFrom::Start(start)).expect("seeks");
+        memory.write_all(&vec![byte; (end - start) as usize]).expect("writes");
+    }
 }
 
 pub(crate) async fn received(connection: &Connection) -> Buffer {

@@ -22,10 +22,19 @@ pub(in crate::connection) struct Borrowed {
     pub(in crate::connection) returns: Arc<Returns>,
 }
 
-pub(in crate::connection) struct Segment {
-    pub(in crate::connection) pages: Foreign,
+pub(super) struct Segment {
+    pub(super) pages: Foreign,
     /// Where it begins, as the peer's handles name it.
-    pub(in crate::connection) base: u64,
+    base: u64,
+}
+
+impl Segment {
+    /// The place of `length` bytes that the peer's handles name by `address`, if all of them are here.
+    pub(super) fn place(&self, address: u64, length: usize) -> Option<usize> {
+        let at = usize::try_from(address.checked_sub(self.base)?).ok()?;
+        let end = at.checked_add(length)?;
+        (end <= self.pages.slab().mapping().length()).then_some(at)
+    }
 }
 
 impl Borrowed {
@@ -68,7 +77,7 @@ impl Borrowed {
         buffer.ok_or("a message that leaves its segment")
     }
 
-    pub(in crate::connection) fn segment(&self, number: u32) -> Option<&Segment> {
+    pub(super) fn segment(&self, number: u32) -> Option<&Segment> {
         self.segments.get(number as usize)?.as_ref()
     }
 }

@@ -8,6 +8,7 @@ use std::task::Poll;
 use super::super::core::{Core, LinkKey, find};
 use super::super::engine::Engine;
 use super::super::established::{Inner, Waiting};
+use crate::memory::{Exposure, MOST_SEGMENTS, Slab, Tether};
 use crate::protocol::{HANDED, Handed, Record, SEGMENT, cost};
 use crate::transport::{Queue, Transport};
 use crate::{Buffer, Failed, Result};
@@ -62,7 +63,45 @@ impl<T: Transport> Inner<T> {
     }
 }
 
+impl<T: Transport> Inner<T> {
+    /// Gives the peer the segment in which exposed memory lies, if pages are shared and it lies in one; answers its number, and what the
+    /// peer holds for as long as it has it.
+    pub(in crate::connection) async fn lend(
+        self: &Arc<Self>,
+        exposure: &Exposure,
+    ) -> Result<Option<(u32, Arc<Tether>)>> {
+        let Some((slab, _)) = exposure.memory().shareable().filter(|_| self.shares_pages) else { return Ok(None) };
+        let mut waiting = Waiting::new(self);
+        let lent = poll_fn(|context| {
+            self.engine.drive(context, |core, waker| {
+                let lent = core.lend(self.key, slab);
+                if let (Poll::Pending, Some(waker)) = (&lent, waker) {
+                    core.wait_to_send(self.key, waiting.with(waker));
+                }
+                lent
+            })
+        });
+        lent.await
+    }
+}
+
 impl<Q: Queue> Core<Q> {
+    /// Gives the peer a segment, if it can have it; pending as long as it cannot be told.
+    fn lend(&mut self, key: LinkKey, slab: &Arc<Slab>) -> Poll<Result<Option<(u32, Arc<Tether>)>>> {
+        let Some(link) = find(&mut self.links, key) else { return Poll::Ready(Ok(None)) };
+        if let Some(error) = link.send_failure("grant") {
+            return Poll::Ready(Err(error));
+        }
+        let Some(lent) = link.pages.as_mut().map(|pages| &mut pages.lent) else { return Poll::Ready(Ok(None)) };
+        let number = lent.introduce(slab).filter(|number| *number < MOST_SEGMENTS);
+        let (Some(number), Some(tether)) = (number, lent.tether().cloned()) else { return Poll::Ready(Ok(None)) };
+        if !self.say_segments(key)? {
+            return Poll::Pending;
+        }
+        self.post_frames(key, false);
+        Poll::Ready(Ok(Some((number, tether))))
+    }
+
     /// Hands the buffer over, if window, credits and queue allow; else answers pending.
     fn hand_over(&mut self, key: LinkKey, channel: usize, held: &mut Option<Buffer>) -> Poll<Result<Outcome>> {
         let Some(id) = self.may_send(key, channel, cost(HANDED))? else { return Poll::Pending };

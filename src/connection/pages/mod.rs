@@ -4,6 +4,7 @@
 //! A *segment* is a file that its owner gives to the peer once, and calls by number from then on.
 
 mod borrowed;
+mod direct;
 mod handing;
 mod lent;
 
@@ -20,6 +21,8 @@ use crate::transport::Courier;
 pub(super) struct Pages {
     pub(super) lent: Lent,
     pub(super) borrowed: Borrowed,
+    /// One-sided operations that the peer serves and that have not ended.
+    pub(super) served: usize,
 }
 
 /// What has come in pages.
@@ -30,7 +33,7 @@ pub(super) struct Arrived {
 
 impl Pages {
     pub(super) fn new(courier: Arc<dyn Courier>, returns: Arc<Returns>) -> Self {
-        Self { lent: Lent::new(Arc::clone(&courier)), borrowed: Borrowed::new(courier, returns) }
+        Self { lent: Lent::new(Arc::clone(&courier)), borrowed: Borrowed::new(courier, returns), served: 0 }
     }
 
     /// A record that is about pages has come; answers a message, if it is one. What is to be dropped goes into `garbage`. An error says
