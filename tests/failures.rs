@@ -29,7 +29,7 @@ fn peer() {
             // Exposes memory, and closes when told to.
             "exposing" => {
                 let connection = listener.accept().await.expect("accepts");
-                let exposed = Buffer::allocate(1 << 20).expect("memory").expose();
+                let exposed = common::allocate(1 << 20).expose();
                 let grant = exposed.grant(&connection, 0..1 << 20, Access::READ_WRITE).await.expect("grants");
                 connection.send(&grant.remote_buffer().to_bytes()).await.expect("sends");
                 while told.recv().await.as_deref() == Some("close") {
@@ -67,7 +67,7 @@ async fn refused(worker: &Worker, uri: &str, bound: Duration) -> Error {
 }
 
 fn quick() -> Worker {
-    Worker::new(Config { connect_timeout: Duration::from_secs(2), ..Config::default() }).expect("valid settings")
+    common::worker_with(Config { connect_timeout: Duration::from_secs(2), ..Config::default() })
 }
 
 /// Room for the service thread and an emulated machine, on top of what the library promises.
@@ -268,10 +268,10 @@ fn a_peer_that_closes_ends_receives_sends_and_operations() {
         let begun = Instant::now();
         let error = connection.recv().await.expect_err("the peer has closed");
         says(&error, &[ErrorKind::PeerClosed], "receive", &address, false);
-        let buffer = Buffer::allocate(100).expect("memory");
+        let buffer = common::allocate(100);
         let failed = loop {
             // The disconnect may come after the last message.
-            match connection.write(Buffer::allocate(100).expect("memory"), &handle).await {
+            match connection.write(common::allocate(100), &handle).await {
                 Ok(_) => assert!(begun.elapsed() < SLACK, "writes go on"),
                 Err(failed) => break failed,
             }
@@ -297,7 +297,7 @@ fn a_peer_killed_in_mid_transfer_fails_what_is_in_flight() {
     on_device(|address| async move {
         let (peer, connection, handle) = exposing().await;
         let write = |buffer| connection.write(buffer, &handle);
-        let mut flying: VecDeque<_> = (0..16).map(|_| write(Buffer::allocate(1 << 18).expect("memory"))).collect();
+        let mut flying: VecDeque<_> = (0..16).map(|_| write(common::allocate(1 << 18))).collect();
         // Some have arrived and others are on their way, all the time, when it is killed.
         let killer = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(300));
@@ -365,6 +365,7 @@ fn the_device_refuses_a_wrong_key_a_wrong_range_and_a_missing_right() {
         for case in ["key", "beyond", "before", "right"] {
             let worker = worker();
             let (client, server) = pair(&worker, &address).await;
+            // Memory that the owner checks itself, also where pages are shared.
             let exposed = Buffer::allocate(8192).expect("memory").expose();
             exposed.write_at(0, &[0x5a; 8192]);
             let access = if case == "right" { Access::READ } else { Access::READ_WRITE };
@@ -378,7 +379,7 @@ fn the_device_refuses_a_wrong_key_a_wrong_range_and_a_missing_right() {
                 _ => forged(&handle, 1, &[3]),
             };
             let begun = Instant::now();
-            let failed = client.write(Buffer::allocate(bad.len() as usize).expect("memory"), &bad).await;
+            let failed = client.write(common::allocate(bad.len() as usize), &bad).await;
             let failed = failed.expect_err(case);
             says(&failed.error, &[ErrorKind::RemoteAccess], "write", &address, true);
             assert_eq!(failed.error.device(), Some(common::Transport::of_test().device()));
@@ -399,13 +400,13 @@ fn the_device_refuses_a_wrong_key_a_wrong_range_and_a_missing_right() {
 #[test]
 fn what_the_handle_does_not_allow_is_refused_here_and_the_connection_lives_on() {
     on_device(|address| async move {
-        let worker = Worker::new(Config { max_message_size: 8192, ..Config::default() }).expect("valid settings");
+        let worker = common::worker_with(Config { max_message_size: 8192, ..Config::default() });
         let (client, server) = pair(&worker, &address).await;
         let (other, _other_server) = pair(&worker, &address).await;
-        let exposed = Buffer::allocate(4096).expect("memory").expose();
+        let exposed = common::allocate(4096).expose();
         let grant = exposed.grant(&server, 0..4096, Access::READ).await.expect("grants");
         let handle = grant.remote_buffer();
-        let buffer = |length| Buffer::allocate(length).expect("memory");
+        let buffer = |length| common::allocate(length);
 
         let failed = client.write(buffer(10), &handle).await.expect_err("may only read");
         says(&failed.error, &[ErrorKind::AccessDenied], "write", &address, false);
@@ -437,7 +438,7 @@ fn a_broken_connection_takes_no_other_with_it() {
         let exposed = Buffer::allocate(100).expect("memory").expose();
         let grant = exposed.grant(&bad_server, 0..100, Access::READ).await.expect("grants");
         let wrong = forged(&grant.remote_buffer(), 4, &1u32.to_le_bytes());
-        bad.read(Buffer::allocate(100).expect("memory"), &wrong).await.expect_err("a wrong key");
+        bad.read(common::allocate(100), &wrong).await.expect_err("a wrong key");
         for round in 0..100u32 {
             good.send(&round.to_le_bytes()).await.expect("sends");
             assert_eq!(&*good_server.recv().await.expect("receives"), &round.to_le_bytes());

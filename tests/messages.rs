@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{baseline, nothing_left, on_device, pair, pattern, worker};
-use zcmi::{Buffer, Config, Connection, ErrorKind, Registered, SharedMemory, Worker};
+use zcmi::{Buffer, Config, Connection, ErrorKind, Registered, SharedMemory};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -20,7 +20,7 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn filled(seed: u64, length: usize) -> Buffer {
-    let mut buffer = Buffer::allocate(length).expect("memory");
+    let mut buffer = common::allocate(length);
     common::fill(&mut buffer, seed, 0);
     buffer
 }
@@ -71,8 +71,7 @@ fn messages_are_put_where_the_caller_wants_them() {
                 let (parts, got) = server.recv_into(parts).await.expect("receives");
                 let joined = [&parts[0][..], &parts[1][..]].concat();
                 assert!(got == length && joined[..length] == expected);
-                let failed =
-                    server.recv_into(Buffer::allocate(length - 1).expect("memory")).await.expect_err("no room");
+                let failed = server.recv_into(common::allocate(length - 1)).await.expect_err("no room");
                 assert_eq!(
                     (failed.error.kind(), failed.buffer.map(|buffer| buffer.len())),
                     (ErrorKind::TooLong, Some(length - 1))
@@ -212,7 +211,7 @@ fn whatever_future_is_dropped_the_connection_works_and_nothing_is_left() {
 fn many_long_messages_at_once_stay_within_the_depth_of_reads() {
     on_device(|address| async move {
         let settings = Config { fetch_ahead: 64 << 20, ..Config::default() };
-        let (client, server) = pair(&Worker::new(settings).expect("valid settings"), &address).await;
+        let (client, server) = pair(&common::worker_with(settings), &address).await;
         let send = |connection: Connection, index: u64| async move {
             connection.send_owned(filled(index, 10_000)).await.map(drop).expect("sends");
         };

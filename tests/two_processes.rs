@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Peer, device_address, fill, listen, on_device, patient_worker, pattern, play, role, say, told, worker};
-use zcmi::{Access, Buffer, Connector, RemoteBuffer};
+use zcmi::{Access, Connector, RemoteBuffer};
 
 const LENGTH: usize = 70_000;
 const POISON: u8 = 0xa5;
@@ -20,7 +20,7 @@ fn peer() {
         let listener = listen(&worker, &address).await;
         say(listener.uri());
         let connection = listener.accept().await.expect("accepts");
-        let mut memory = Buffer::allocate(LENGTH).expect("memory");
+        let mut memory = common::allocate(LENGTH);
         memory.fill(POISON);
         let exposed = memory.expose();
         // Not all of it: the bytes around the granted range must never change.
@@ -44,7 +44,7 @@ fn peer() {
                     say("stored");
                 }
                 "write" => {
-                    let mut source = Buffer::allocate(theirs.len() as usize).expect("memory");
+                    let mut source = common::allocate(theirs.len() as usize);
                     fill(&mut source, words[0], words[1]);
                     connection.write(source, &theirs).await.expect("writes");
                     say("written");
@@ -62,11 +62,11 @@ fn two_processes_read_and_write_each_others_memory() {
         let connection = Connector::new(&worker()).connect(&peer.hear()).await.expect("connects");
         let handle = RemoteBuffer::from_bytes(&connection.recv().await.expect("receives")).expect("a handle");
         assert_eq!((handle.len(), handle.access()), (LENGTH as u64 - 2000, Access::READ_WRITE));
-        let mine = Buffer::allocate(5000).expect("memory").expose();
+        let mine = common::allocate(5000).expose();
         let grant = mine.grant(&connection, 0..5000, Access::WRITE).await.expect("grants");
         connection.send(&grant.remote_buffer().to_bytes()).await.expect("sends");
 
-        let mut buffer = Buffer::allocate(handle.len() as usize).expect("memory");
+        let mut buffer = common::allocate(handle.len() as usize);
         for iteration in 0..4 {
             fill(&mut buffer, 7, iteration);
             buffer = connection.write(buffer, &handle).await.expect("writes");
@@ -88,7 +88,7 @@ fn two_processes_read_and_write_each_others_memory() {
         assert_eq!(peer.ask("store 1 1"), "stored");
         let mut expected = pattern(1, 1, handle.len() as usize);
         fill(&mut expected[333..433], 2, 2);
-        let mut part = Buffer::allocate(100).expect("memory");
+        let mut part = common::allocate(100);
         fill(&mut part, 2, 2);
         connection.write(part, &handle.slice(333..433).expect("inside")).await.expect("writes");
         buffer.fill(POISON);
@@ -109,7 +109,7 @@ fn reads_and_writes_need_nothing_of_the_targets_process() {
         assert_eq!(peer.ask("store 3 0"), "stored");
 
         common::while_stopped(&peer, async {
-            let mut buffer = Buffer::allocate(handle.len() as usize).expect("memory");
+            let mut buffer = common::allocate(handle.len() as usize);
             buffer.fill(POISON);
             let mut buffer = connection.read(buffer, &handle).await.expect("reads from a stopped process");
             assert_eq!(buffer[..], pattern(3, 0, buffer.len()));

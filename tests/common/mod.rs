@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use zcmi::{Config, Connection, Connector, Listener, Pool, Worker};
+use zcmi::{Buffer, Config, Connection, Connector, Listener, Pool, Worker};
 
 /// Marks the lines of a peer among those of its test harness.
 const MARK: &str = "peer-says ";
@@ -169,9 +169,25 @@ pub fn shares_pages() -> bool {
 
 /// `config`, with pages shared with peers.
 pub fn sharing(config: Config) -> Config {
-    static POOL: LazyLock<Pool> = LazyLock::new(|| Pool::builder().shareable(true).build().expect("a pool"));
     sharing_of(&POOL, config)
 }
+
+/// Zeroed memory of the tests, which lies in shared pages if there are to be some.
+pub fn allocate(length: usize) -> Buffer {
+    if !shares_pages() {
+        return Buffer::allocate(length).expect("memory");
+    }
+    POOL.allocate_zeroed(length).expect("memory")
+}
+
+/// Gives back what the pool of the tests keeps for the next buffer.
+pub fn trim_shared_pool() {
+    if shares_pages() {
+        POOL.trim();
+    }
+}
+
+static POOL: LazyLock<Pool> = LazyLock::new(|| Pool::builder().shareable(true).build().expect("a pool"));
 
 /// The same, of a pool of one's own.
 #[allow(unsafe_code, reason = "only the caller can know whom it trusts")]
@@ -389,12 +405,12 @@ impl Peer {
     }
 }
 
-/// Stops `peer` and does what its device carries out meanwhile. Where there is none, that waits for its process, which goes on after
+/// Stops `peer` and does what its device carries out meanwhile, or our own processor in pages that are shared. Where there is none, that waits for its process, which goes on after
 /// a while: a capability that is declared, and shown here. Afterwards the peer goes on.
 pub async fn while_stopped<T>(peer: &Peer, operations: impl Future<Output = T>) -> T {
     peer.signal(rustix::process::Signal::STOP);
     let mut operations = std::pin::pin!(operations);
-    if Transport::of_test().has_device() {
+    if Transport::of_test().has_device() || shares_pages() {
         let done = operations.await;
         assert!(peer.is_stopped(), "it was stopped all the time");
         peer.signal(rustix::process::Signal::CONT);

@@ -21,6 +21,7 @@ impl Resources {
     /// What there is now, without what the pool keeps for the next buffer.
     pub fn now() -> Self {
         zcmi::Pool::global().trim();
+        super::trim_shared_pool();
         let descriptors = std::fs::read_dir("/proc/self/fd").expect("procfs").count();
         Self { objects: objects(), descriptors }
     }

@@ -16,7 +16,7 @@ pub(crate) const DEPTH: usize = 8;
 /// ended them; `nap` leaves its library alone until it is told something else; `close` closes the connection.
 pub(crate) async fn play() {
     let uri = std::env::var("ZCMI_TEST_URI").expect("the test tells its address");
-    let worker = Worker::new(Config::default()).expect("valid settings");
+    let worker = crate::common::worker_with(Config::default());
     let connection = Connector::new(&worker).connect(&uri).await.expect("connects");
     let mut told = told();
     let mut handle = None;
@@ -70,8 +70,7 @@ pub(crate) async fn play() {
 async fn work(connection: Connection, handle: RemoteBuffer, mut stopped: tokio::sync::oneshot::Receiver<()>) -> String {
     let piece = handle.slice(..(PIECE as u64).min(handle.len())).expect("inside");
     let read = |buffer| connection.read(buffer, &piece);
-    let mut flying: Vec<_> =
-        (0..DEPTH).map(|_| read(Buffer::allocate(piece.len() as usize).expect("memory"))).collect();
+    let mut flying: Vec<_> = (0..DEPTH).map(|_| read(crate::common::allocate(piece.len() as usize))).collect();
     let mut count = 0;
     while stopped.try_recv().is_err() {
         match flying.remove(0).await {

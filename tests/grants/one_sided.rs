@@ -5,7 +5,7 @@ use zcmi::{Access, Buffer, ErrorKind, Registered};
 use crate::common::{on_device, pair, pattern, worker};
 
 fn filled(bytes: &[u8]) -> Buffer {
-    let mut buffer = Buffer::allocate(bytes.len()).expect("memory");
+    let mut buffer = crate::common::allocate(bytes.len());
     buffer.copy_from_slice(bytes);
     buffer
 }
@@ -14,7 +14,7 @@ fn filled(bytes: &[u8]) -> Buffer {
 fn lists_are_gathered_and_scattered_in_order() {
     on_device(|address| async move {
         let (client, server) = pair(&worker(), &address).await;
-        let exposed = Buffer::allocate(1 << 16).expect("memory").expose();
+        let exposed = crate::common::allocate(1 << 16).expose();
         let grant = exposed.grant(&server, 0..1 << 16, Access::READ_WRITE).await.expect("grants");
         let handle = grant.remote_buffer();
         let most = client.max_segments();
@@ -66,7 +66,7 @@ fn atomics_answer_what_was_there_and_change_it() {
     on_device(|address| async move {
         let worker = worker();
         let (client, server) = pair(&worker, &address).await;
-        let exposed = Buffer::allocate(4096).expect("memory").expose();
+        let exposed = crate::common::allocate(4096).expose();
         exposed.write_at(16, &40u64.to_ne_bytes());
         let grant = exposed.grant(&server, 0..4096, Access::ATOMIC | Access::READ).await.expect("grants");
         let counter = grant.remote_buffer().at::<u64>(16).expect("inside");
@@ -99,7 +99,7 @@ fn atomics_of_several_connections_do_not_lose_each_other() {
         let worker = worker();
         let (first, owner) = pair(&worker, &address).await;
         let (second, other_owner) = pair(&worker, &address).await;
-        let exposed = Buffer::allocate(64).expect("memory").expose();
+        let exposed = crate::common::allocate(64).expose();
         let grants = [
             exposed.grant(&owner, 0..8, Access::ATOMIC).await.expect("grants"),
             exposed.grant(&other_owner, 0..8, Access::ATOMIC).await.expect("grants"),
@@ -133,7 +133,7 @@ fn a_handle_of_a_domain_is_good_on_every_connection_to_it() {
         let grant = exposed.grant_domain(&owner, 0..13, Access::READ).await.expect("grants");
         assert_eq!(grant.isolation(), zcmi::Isolation::Domain);
         for connection in [&first, &second] {
-            let buffer = Buffer::allocate(13).expect("memory");
+            let buffer = crate::common::allocate(13);
             let buffer = connection.read(buffer, &grant.remote_buffer()).await.expect("reads");
             assert_eq!(&buffer[..], b"for everybody");
         }
@@ -141,7 +141,7 @@ fn a_handle_of_a_domain_is_good_on_every_connection_to_it() {
         let handle = grant.remote_buffer();
         assert_eq!(grant.revoke().await.expect("revokes"), zcmi::Revocation::Agreed);
         for connection in [&first, &second] {
-            let failed = connection.read(Buffer::allocate(13).expect("memory"), &handle).await.expect_err("revoked");
+            let failed = connection.read(crate::common::allocate(13), &handle).await.expect_err("revoked");
             assert_eq!(failed.error.kind(), ErrorKind::Revoked);
             connection.send(b"lives").await.expect("sends");
         }

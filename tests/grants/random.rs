@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use zcmi::{
-    Access, Buffer, CacheLimits, Config, Connection, ErrorKind, ExposedBuffer, Grant, Registered, RemoteBuffer,
-    SharedMemory, Worker,
+    Access, CacheLimits, Config, Connection, ErrorKind, ExposedBuffer, Grant, Registered, RemoteBuffer, SharedMemory,
 };
 
 use crate::common::{baseline, nothing_left, on_device, pair, pattern};
@@ -80,7 +79,7 @@ impl World {
     fn expose(&mut self) {
         let length = 8 + self.numbers.below(20_000);
         let model = pattern(1, self.round, length);
-        let mut buffer = Buffer::allocate(length).expect("memory");
+        let mut buffer = crate::common::allocate(length);
         assert!(buffer.iter().all(|&byte| byte == 0), "memory of somebody else");
         buffer.copy_from_slice(&model);
         self.exposures.push(Exposure { exposed: buffer.expose(), model, grants: Vec::new() });
@@ -128,7 +127,7 @@ impl World {
             (grant.grant.is_some(), grant.access, self.connections[grant.connection].0.clone());
         let (error, sent) = match self.numbers.below(6) {
             0 => {
-                let mut buffer = Buffer::allocate(bytes.len()).expect("memory");
+                let mut buffer = crate::common::allocate(bytes.len());
                 buffer.copy_from_slice(&bytes);
                 (client.write(buffer, &handle).await.err().map(|failed| failed.error), bytes)
             }
@@ -169,7 +168,7 @@ impl World {
         let grant = &self.exposures[at].grants[which];
         let expected = expected(grant.grant.is_some(), grant.access, Access::READ);
         let client = &self.connections[grant.connection].0;
-        let mut buffer = Buffer::allocate(range.len()).expect("memory");
+        let mut buffer = crate::common::allocate(range.len());
         buffer.fill(0xee);
         match client.read(buffer, &handle).await {
             Ok(buffer) => {
@@ -231,7 +230,7 @@ impl World {
         let buffer = exposed.into_buffer().await.expect("comes back");
         assert!(buffer[..] == model[..], "round {}", self.round);
         for (handle, access, connection) in handles {
-            let operation = self.connections[connection].0.read(Buffer::allocate(1).expect("memory"), &handle);
+            let operation = self.connections[connection].0.read(crate::common::allocate(1), &handle);
             let expected = expected(false, access, Access::READ);
             assert_eq!(operation.await.err().map(|failed| failed.error.kind()), expected, "round {}", self.round);
         }
@@ -260,7 +259,7 @@ fn random_sequences_agree_with_the_model() {
     on_device(|address| async move {
         // So small that it evicts all the time.
         let cache = CacheLimits { bytes: 64 << 10, entries: 4 };
-        let worker = Worker::new(Config { cache, ..Config::default() }).expect("valid settings");
+        let worker = crate::common::worker_with(Config { cache, ..Config::default() });
         let before = baseline(&worker, &address).await;
         let seeds = std::env::var("ZCMI_TEST_SEED").ok().map(|seed| vec![seed.parse().expect("a number")]);
         for seed in seeds.unwrap_or_else(|| vec![1, 2, u64::from(std::process::id())]) {

@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "forking; each block carries its proof")]
 
 use zcmi::verbs::{Device, MemoryRegion};
-use zcmi::{Access, Buffer, ErrorKind, ExposedDmaBuf, Isolation, Registered, SharedMemory};
+use zcmi::{Access, ErrorKind, ExposedDmaBuf, Isolation, Registered, SharedMemory};
 
 use crate::common::resources::Resources;
 use crate::common::{on_device, pair, pattern, worker};
@@ -13,7 +13,7 @@ fn a_vector_is_written_read_and_given_back() {
     on_device(|address| async move {
         let worker = worker();
         let (client, server) = pair(&worker, &address).await;
-        let exposed = Buffer::allocate(100_000).expect("memory").expose();
+        let exposed = crate::common::allocate(100_000).expose();
         let grant = exposed.grant(&server, 0..100_000, Access::READ_WRITE).await.expect("grants");
         let handle = grant.remote_buffer();
         let before = Resources::now();
@@ -45,9 +45,9 @@ fn a_vector_is_exposed_and_given_back() {
         let grant = exposed.grant(&server, 1001..3003, Access::READ_WRITE).await.expect("grants");
         assert_eq!(grant.isolation(), Isolation::Connection);
         let handle = grant.remote_buffer();
-        let buffer = client.read(Buffer::allocate(2002).expect("memory"), &handle).await.expect("reads");
+        let buffer = client.read(crate::common::allocate(2002), &handle).await.expect("reads");
         assert!(buffer[..] == pattern(4, 5, 5000)[1001..3003]);
-        let mut buffer = Buffer::allocate(2002).expect("memory");
+        let mut buffer = crate::common::allocate(2002);
         buffer.fill(0x11);
         client.write(buffer, &handle).await.expect("writes");
         let vector = exposed.into_inner().await.expect("comes back").into_inner().expect("free");
@@ -129,7 +129,7 @@ fn on_demand_paging_is_refused_where_it_is_missing_or_wrong() {
 }
 
 async fn handle_of_other_memory(server: &zcmi::Connection) -> ((zcmi::ExposedBuffer, zcmi::Grant), zcmi::RemoteBuffer) {
-    let exposed = Buffer::allocate(64).expect("memory").expose();
+    let exposed = crate::common::allocate(64).expose();
     let grant = exposed.grant(server, 0..64, Access::READ_WRITE).await.expect("grants");
     let handle = grant.remote_buffer();
     ((exposed, grant), handle)

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use zcmi::{Access, Buffer, ErrorKind, Revocation};
+use zcmi::{Access, ErrorKind, Revocation};
 
 use crate::common::{baseline, nothing_left, on_device, pair, still_works, worker};
 
@@ -21,7 +21,7 @@ fn the_end_of_a_connection_ends_its_grants() {
     on_device(|address| async move {
         let worker = worker();
         let (client, server) = pair(&worker, &address).await;
-        let exposed = Buffer::allocate(4096).expect("memory").expose();
+        let exposed = crate::common::allocate(4096).expose();
         let grant = exposed.grant(&server, 0..4096, Access::READ).await.expect("grants");
         let of_domain = exposed.grant_domain(&server, 0..4096, Access::READ).await.expect("grants");
         client.close().await.expect("closes");
@@ -43,9 +43,9 @@ fn revoking_and_closing_at_once_is_orderly() {
         let before = baseline(&worker, &address).await;
         for round in 0..24u64 {
             let (client, server) = pair(&worker, &address).await;
-            let exposed = Buffer::allocate(4096).expect("memory").expose();
+            let exposed = crate::common::allocate(4096).expose();
             let grant = exposed.grant(&server, 0..4096, Access::READ).await.expect("grants");
-            let reading = client.read(Buffer::allocate(4096).expect("memory"), &grant.remote_buffer());
+            let reading = client.read(crate::common::allocate(4096), &grant.remote_buffer());
             let pause = |turn: u64| tokio::time::sleep(Duration::from_micros(300 * (turn % 8)));
             let close_holder = async {
                 pause(round).await;
@@ -88,13 +88,12 @@ fn grants_of_two_connections_are_not_mixed_up() {
         for round in 0..6u8 {
             let (busy, busy_owner) = pair(&worker, &address).await;
             let (idle, idle_owner) = pair(&worker, &address).await;
-            let target = Buffer::allocate(1 << 20).expect("memory").expose();
+            let target = crate::common::allocate(1 << 20).expose();
             let back = target.grant(&busy, 0..1 << 20, Access::WRITE).await.expect("grants");
-            let exposed = Buffer::allocate(64).expect("memory").expose();
+            let exposed = crate::common::allocate(64).expose();
             exposed.write_at(0, &[round; 64]);
-            let writes: Vec<_> = (0..16)
-                .map(|_| busy_owner.write(Buffer::allocate(1 << 20).expect("memory"), &back.remote_buffer()))
-                .collect();
+            let writes: Vec<_> =
+                (0..16).map(|_| busy_owner.write(crate::common::allocate(1 << 20), &back.remote_buffer())).collect();
             let lease = Duration::from_millis(700);
             let (first, second) = soon(async {
                 tokio::join!(
@@ -105,7 +104,7 @@ fn grants_of_two_connections_are_not_mixed_up() {
             .await;
             let (first, second) = (first.expect("grants"), second.expect("grants"));
             for (connection, grant) in [(&busy, &first), (&idle, &second)] {
-                let buffer = Buffer::allocate(64).expect("memory");
+                let buffer = crate::common::allocate(64);
                 // The lease may be over by now, which is polite too.
                 match soon(connection.read(buffer, &grant.remote_buffer())).await {
                     Ok(buffer) => assert_eq!(buffer[..], [round; 64]),
@@ -130,16 +129,16 @@ fn grants_of_two_connections_are_not_mixed_up() {
 fn a_slow_grant_holds_up_no_other() {
     on_device(|address| async move {
         let settings = zcmi::Config { max_message_size: 64, ..Default::default() };
-        let worker = zcmi::Worker::new(settings).expect("valid settings");
+        let worker = crate::common::worker_with(settings);
         let (client, server) = pair(&worker, &address).await;
-        let exposed = Buffer::allocate(8 << 20).expect("memory").expose();
+        let exposed = crate::common::allocate(8 << 20).expose();
         let long = exposed.grant(&server, 0..8 << 20, Access::READ).await.expect("grants");
         let mut grants = Vec::new();
         for index in 0..120 {
             grants.push(exposed.grant(&server, index * 8..index * 8 + 8, Access::READ).await.expect("grants"));
         }
         let reads: Vec<_> =
-            (0..8).map(|_| client.read(Buffer::allocate(8 << 20).expect("memory"), &long.remote_buffer())).collect();
+            (0..8).map(|_| client.read(crate::common::allocate(8 << 20), &long.remote_buffer())).collect();
         let revoking_long = tokio::spawn(long.revoke_within(Duration::from_secs(60)));
         for grant in grants {
             assert_eq!(soon(grant.revoke_within(Duration::from_secs(60))).await.expect("revokes"), Revocation::Agreed);
@@ -160,15 +159,15 @@ fn a_dropped_grant_and_a_dropped_exposure_revoke_in_the_background() {
         let worker = worker();
         let (client, server) = pair(&worker, &address).await;
         let handle = {
-            let exposed = Buffer::allocate(4096).expect("memory").expose();
+            let exposed = crate::common::allocate(4096).expose();
             let grant = exposed.grant(&server, 0..4096, Access::READ).await.expect("grants");
             let handle = grant.remote_buffer();
-            soon(client.read(Buffer::allocate(8).expect("memory"), &handle)).await.expect("it is live");
+            soon(client.read(crate::common::allocate(8), &handle)).await.expect("it is live");
             drop(grant);
             is_revoked_soon(&client, &handle).await;
             let second = exposed.grant(&server, 0..4096, Access::READ).await.expect("grants");
             let handle = second.remote_buffer();
-            soon(client.read(Buffer::allocate(8).expect("memory"), &handle)).await.expect("it is live");
+            soon(client.read(crate::common::allocate(8), &handle)).await.expect("it is live");
             // The exposure goes, the grant is still in hand.
             drop(exposed);
             assert!(soon(second.ended()).await.is_ok());
@@ -183,7 +182,7 @@ fn a_dropped_grant_and_a_dropped_exposure_revoke_in_the_background() {
 async fn is_revoked_soon(client: &zcmi::Connection, handle: &zcmi::RemoteBuffer) {
     let begun = Instant::now();
     loop {
-        match soon(client.read(Buffer::allocate(8).expect("memory"), handle)).await {
+        match soon(client.read(crate::common::allocate(8), handle)).await {
             Ok(_) => assert!(begun.elapsed() < SOON, "it is never revoked"),
             Err(failed) => return assert_eq!(failed.error.kind(), ErrorKind::Revoked, "{}", failed.error),
         }
@@ -199,12 +198,12 @@ fn futures_that_are_dropped_at_any_point_leave_nothing_behind() {
         let before = baseline(&worker, &address).await;
         let (client, server) = pair(&worker, &address).await;
         for polls in 0..6 {
-            let exposed = Buffer::allocate(4096).expect("memory").expose();
+            let exposed = crate::common::allocate(4096).expose();
             let granted = poll_times(polls, pin!(exposed.grant(&server, 0..64, Access::READ)));
             if let Poll::Ready(granted) = granted {
                 let grant = granted.expect("grants");
                 let handle = grant.remote_buffer();
-                soon(client.read(Buffer::allocate(8).expect("memory"), &handle)).await.expect("reads");
+                soon(client.read(crate::common::allocate(8), &handle)).await.expect("reads");
                 // One that was never polled has begun nothing, but it drops the grant.
                 let _ = poll_times(polls % 3, pin!(grant.revoke()));
                 is_revoked_soon(&client, &handle).await;
@@ -236,7 +235,7 @@ fn a_forked_child_revokes_nothing() {
     on_device(|address| async move {
         let worker = worker();
         let (client, server) = pair(&worker, &address).await;
-        let exposed = Buffer::allocate(4096).expect("memory").expose();
+        let exposed = crate::common::allocate(4096).expose();
         let grant = exposed.grant(&server, 0..4096, Access::READ_WRITE).await.expect("grants");
         let handle = grant.remote_buffer();
         // SAFETY: the child drops what it has inherited, which takes no lock there, and exits at once.
@@ -253,7 +252,7 @@ fn a_forked_child_revokes_nothing() {
                 assert_eq!(status, 0, "the child did not end well");
             }
         }
-        let mut buffer = Buffer::allocate(8).expect("memory");
+        let mut buffer = crate::common::allocate(8);
         buffer.fill(3);
         soon(client.write(buffer, &handle)).await.expect("the grant lives");
         let mut bytes = [0; 8];

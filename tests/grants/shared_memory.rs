@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use zcmi::{Access, Buffer, CacheLimits, Config, ErrorKind, Isolation, SharedMemory, Worker};
+use zcmi::{Access, CacheLimits, Config, ErrorKind, Isolation, SharedMemory};
 
 use crate::common::resources::Resources;
 use crate::common::{on_device, pair, pattern, worker};
@@ -17,7 +17,7 @@ fn what_was_sent_once_is_registered_once() {
     on_device(|address| async move {
         let worker = worker();
         let (client, server) = pair(&worker, &address).await;
-        let exposed = Buffer::allocate(1 << 20).expect("memory").expose();
+        let exposed = crate::common::allocate(1 << 20).expose();
         let grant = exposed.grant(&server, 0..1 << 20, Access::WRITE).await.expect("grants");
         let handle = grant.remote_buffer();
         let bytes = pattern(1, 1, 100_003);
@@ -51,7 +51,7 @@ fn what_was_sent_once_is_registered_once() {
         assert_eq!(seen(8), b"a static");
         client.write(Bytes::new(), &handle).await.expect("writes nothing");
         let frozen = {
-            let mut buffer = Buffer::allocate(3000).expect("memory");
+            let mut buffer = crate::common::allocate(3000);
             buffer.copy_from_slice(&bytes[..3000]);
             buffer.freeze()
         };
@@ -66,7 +66,7 @@ fn what_nobody_owns_any_more_is_given_back_soon() {
     on_device(|address| async move {
         let worker = worker();
         let (client, server) = pair(&worker, &address).await;
-        let exposed = Buffer::allocate(1 << 16).expect("memory").expose();
+        let exposed = crate::common::allocate(1 << 16).expose();
         let grant = exposed.grant(&server, 0..1 << 16, Access::WRITE).await.expect("grants");
         // Frames have their memory before it is counted: pings are sent at any time.
         for (from, to) in [(&client, &server), (&server, &client)] {
@@ -96,7 +96,7 @@ fn a_remapped_range_never_sends_old_bytes() {
     on_device(|address| async move {
         let worker = worker();
         let (client, server) = pair(&worker, &address).await;
-        let exposed = Buffer::allocate(1 << 20).expect("memory").expose();
+        let exposed = crate::common::allocate(1 << 20).expose();
         let grant = exposed.grant(&server, 0..1 << 20, Access::WRITE).await.expect("grants");
         let mut places = std::collections::HashMap::new();
         let mut again = 0;
@@ -119,9 +119,9 @@ fn a_remapped_range_never_sends_old_bytes() {
 fn without_a_cache_everything_works_uncached() {
     on_device(|address| async move {
         let settings = Config { cache: CacheLimits { bytes: 0, entries: 0 }, ..Config::default() };
-        let worker = Worker::new(settings).expect("valid settings");
+        let worker = crate::common::worker_with(settings);
         let (client, server) = pair(&worker, &address).await;
-        let exposed = Buffer::allocate(1 << 16).expect("memory").expose();
+        let exposed = crate::common::allocate(1 << 16).expose();
         let grant = exposed.grant(&server, 0..1 << 16, Access::WRITE).await.expect("grants");
         let before = client.cache_statistics();
         let memory = SharedMemory::from(pattern(4, 0, 10_000));
@@ -143,7 +143,7 @@ fn memory_that_others_read_is_exposed_for_reading_only() {
         let memory = SharedMemory::from(pattern(5, 0, 9000));
         let exposed = memory.clone().expose();
         let grant = exposed.grant(&server, 100..8100, Access::READ).await.expect("grants");
-        let buffer = client.read(Buffer::allocate(8000).expect("memory"), &grant.remote_buffer()).await.expect("reads");
+        let buffer = client.read(crate::common::allocate(8000), &grant.remote_buffer()).await.expect("reads");
         assert!(buffer[..] == memory[100..8100]);
         for access in [Access::WRITE, Access::ATOMIC, Access::ALL] {
             let error = exposed.grant(&server, 0..8, access).await.expect_err("it may only be read");
@@ -160,7 +160,7 @@ fn memory_that_others_read_is_exposed_for_reading_only() {
         let isolation =
             if crate::common::Transport::of_test().has_device() { Isolation::Domain } else { Isolation::Connection };
         assert_eq!(grant.isolation(), isolation);
-        let buffer = client.read(Buffer::allocate(100).expect("memory"), &grant.remote_buffer()).await.expect("reads");
+        let buffer = client.read(crate::common::allocate(100), &grant.remote_buffer()).await.expect("reads");
         assert_eq!(buffer[..], [7; 100]);
     });
 }
