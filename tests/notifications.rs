@@ -198,7 +198,7 @@ fn what_was_notified_comes_before_the_end_and_waiting_is_given_up_without_loss()
         drop(grant);
         exposed.into_buffer().await.expect("comes back");
         soon(async { tokio::try_join!(client.close(), server.close()) }).await.expect("closes");
-        drop((client, server));
+        drop((client, server, refused));
         nothing_left(&before).await;
     });
 }

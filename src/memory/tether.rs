@@ -7,22 +7,26 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::Epoch;
 use crate::service::Service;
 
 /// Our end. A process that is killed lets go of its end when its memory is gone, whatever it was doing; a peer that lives does so when it
 /// has unmapped all that it was given.
-pub(crate) struct Tether(OwnedFd);
+pub(crate) struct Tether {
+    ours: OwnedFd,
+    epoch: Epoch,
+}
 
 impl Tether {
     /// One, and the end that is the peer's. Ours is to be closed here when the peer has it.
     pub(crate) fn new() -> rustix::io::Result<(Arc<Self>, OwnedFd)> {
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        Ok((Arc::new(Self(ours)), theirs))
+        Ok((Arc::new(Self { ours, epoch: Epoch::current() }), theirs))
     }
 
     /// Whether the peer has none of our pages any more.
     pub(crate) fn is_cut(&self) -> bool {
-        is_cut(&self.0)
+        is_cut(&self.ours)
     }
 
     /// Drops `what` when none of several peers has any of our pages any more.
@@ -34,10 +38,14 @@ impl Tether {
 
     /// Drops `what` when the peer has none of our pages any more: until then it could write there.
     pub(crate) fn drop_when_cut(&self, what: impl Send + 'static) {
+        if !self.epoch.is_current() {
+            // A forked child has not got the memory.
+            return std::mem::forget(what);
+        }
         if self.is_cut() {
             return drop(what);
         }
-        let watched = self.0.try_clone().and_then(|ours| Ok((ours.try_clone()?, ours)));
+        let watched = self.ours.try_clone().and_then(|ours| Ok((ours.try_clone()?, ours)));
         let (Ok((watched, ours)), Ok(service)) = (watched, Service::of_process()) else {
             tracing::error!("pages that a peer may still have cannot be watched, and are never used again");
             return std::mem::forget(what);

@@ -192,7 +192,8 @@ impl Fuzzed {
     fn open_grant(&mut self, is_offer: bool, patience: u8) -> Option<(GrantId, u32)> {
         let region = Arc::new(Region);
         let (by_window, patience) = (self.has_windows, Duration::from_millis(u64::from(patience) * 20));
-        let new = NewGrant { region, by_window, access: Access::READ, lease: None, patience, is_offer };
+        let new =
+            NewGrant { region, by_window, access: Access::READ, lease: None, patience, is_offer, is_direct: false };
         match self.core.open_grant(self.key, &new) {
             Poll::Ready(Ok((id, key, _))) => Some((id, key)),
             _ => None,
@@ -246,7 +247,7 @@ impl Fuzzed {
         let grant = any_grant(input);
         let (address, key) = place_of(grant);
         let (operation, memory) = (Operation::Write { address, key }, Some(self.buffer(8)));
-        let wanted = Wanted { operation, memory, grant: Some(grant), fence: false };
+        let wanted = Wanted { operation, memory, grant: Some(grant), segment: None, fence: false };
         if let Ok(started) = self.core.start(self.key, wanted, true) {
             self.model.writes(grant);
             // Whoever waits goes at once.

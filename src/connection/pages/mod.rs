@@ -7,6 +7,8 @@ mod borrowed;
 mod direct;
 mod handing;
 mod lent;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
