@@ -8,7 +8,7 @@ use super::Result;
 use super::wait::{block_on, wait, wait_owned};
 #[cfg(feature = "bincode")]
 use crate::Bincode;
-use crate::{ApplicationError, CallOptions, Codec, Destination, Exposable, Failed, Message};
+use crate::{ApplicationError, Buffer, CallOptions, Codec, Destination, Exposable, Failed, Message};
 
 /// One of a connection's channels; see [`Channel`](crate::Channel).
 #[derive(Clone, Debug)]
@@ -62,6 +62,14 @@ impl Channel {
     /// As [`send_owned`](crate::Channel::send_owned). After a timeout the memory is given up.
     pub fn send_owned<S: Exposable>(&self, source: S) -> std::result::Result<S, Failed<S>> {
         wait_owned(self.timeout, "send", self.inner.send_owned(source))
+    }
+
+    /// Sends a buffer, and gives it away: without a copy and at once where pages are shared.
+    ///
+    /// # Errors
+    /// As [`hand_over`](crate::Channel::hand_over). After a timeout the buffer is given up.
+    pub fn hand_over(&self, buffer: Buffer) -> std::result::Result<(), Failed<Buffer>> {
+        wait_owned(self.timeout, "send", self.inner.hand_over(buffer))
     }
 
     /// Sends a message now, or not at all.

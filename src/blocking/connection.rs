@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::wait::{block_on, wait, wait_owned};
 use super::{Channel, Result};
-use crate::{Destination, Failed, Message, RemoteBuffer, RemoteValue, Source};
+use crate::{Buffer, Destination, Failed, Message, RemoteBuffer, RemoteValue, Source};
 
 /// A connection to a peer; see [`Connection`](crate::Connection). Clones are handles to the same connection, each with
 /// a bound of its own.
@@ -38,6 +38,14 @@ impl Connection {
     /// As [`send`](crate::Connection::send).
     pub fn send(&self, payload: &[u8]) -> Result<()> {
         wait(self.timeout, "send", self.inner.send(payload))
+    }
+
+    /// Sends a buffer, and gives it away: without a copy and at once where pages are shared.
+    ///
+    /// # Errors
+    /// As [`hand_over`](crate::Channel::hand_over). After a timeout the buffer is given up.
+    pub fn hand_over(&self, buffer: Buffer) -> std::result::Result<(), Failed<Buffer>> {
+        wait_owned(self.timeout, "send", self.inner.hand_over(buffer))
     }
 
     /// Waits for the next message.

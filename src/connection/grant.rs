@@ -132,11 +132,11 @@ pub(super) async fn begin<T: Transport>(
         For::Application { lease } => (lease.and_then(|lease| inner.engine.now().checked_add(lease)), false),
         For::Message => (None, true),
     };
-    let segment = match what_for {
+    let loan = match what_for {
         For::Application { .. } => inner.lend(exposure).await?,
         For::Message => None,
     };
-    let is_direct = segment.is_some();
+    let is_direct = loan.is_some();
     let new = NewGrant { region, by_window, access, lease, patience, is_offer, is_direct };
     let mut waiting = Waiting::new(inner);
     let opened = poll_fn(|context| {
@@ -154,9 +154,9 @@ pub(super) async fn begin<T: Transport>(
     let record = GrantRecord { state, control };
     exposure.add(&record);
     let mut handle = RemoteBuffer::new(address, length, remote_key, access, inner.session, id);
-    if let Some((number, tether)) = segment {
-        exposure.memory().open_to(&tether, &record.state);
-        handle = handle.in_segment(number);
+    if let Some(loan) = loan {
+        exposure.memory().open_to(&loan.tether, &record.state);
+        handle = handle.in_segment(loan.segment);
     }
     let isolation = if by_window { Isolation::Connection } else { Isolation::Domain };
     Ok(Grant::new(record, handle, isolation))

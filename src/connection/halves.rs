@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Connection, Message, Operation};
-use crate::{Destination, Exposable, Failed, RemoteBuffer, Result, Source};
+use crate::{Buffer, Destination, Exposable, Failed, RemoteBuffer, Result, Source};
 
 impl Connection {
     /// Parts the connection in what sends and what receives. Each half can be cloned and go to another task; the connection
@@ -71,6 +71,14 @@ impl SendHalf {
     /// As there.
     pub async fn send_owned<M: Exposable>(&self, source: M) -> std::result::Result<M, Failed<M>> {
         self.connection().send_owned(source).await
+    }
+
+    /// As [`Connection::hand_over`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn hand_over(&self, buffer: Buffer) -> std::result::Result<(), Failed<Buffer>> {
+        self.connection().hand_over(buffer).await
     }
 
     /// As [`Connection::try_send`].

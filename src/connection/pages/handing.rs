@@ -20,6 +20,13 @@ pub(in crate::connection) enum Outcome {
     Copy,
 }
 
+/// A segment that the peer has got.
+pub(in crate::connection) struct Loan {
+    pub(in crate::connection) segment: u32,
+    /// What the peer holds for as long as it has it.
+    pub(in crate::connection) tether: Arc<Tether>,
+}
+
 /// How a buffer can go.
 enum Way {
     /// In a segment of ours.
@@ -64,12 +71,8 @@ impl<T: Transport> Inner<T> {
 }
 
 impl<T: Transport> Inner<T> {
-    /// Gives the peer the segment in which exposed memory lies, if pages are shared and it lies in one; answers its number, and what the
-    /// peer holds for as long as it has it.
-    pub(in crate::connection) async fn lend(
-        self: &Arc<Self>,
-        exposure: &Exposure,
-    ) -> Result<Option<(u32, Arc<Tether>)>> {
+    /// Gives the peer the segment in which exposed memory lies, if pages are shared and it lies in one.
+    pub(in crate::connection) async fn lend(self: &Arc<Self>, exposure: &Exposure) -> Result<Option<Loan>> {
         let Some((slab, _)) = exposure.memory().shareable().filter(|_| self.shares_pages) else { return Ok(None) };
         let mut waiting = Waiting::new(self);
         let lent = poll_fn(|context| {
@@ -87,7 +90,7 @@ impl<T: Transport> Inner<T> {
 
 impl<Q: Queue> Core<Q> {
     /// Gives the peer a segment, if it can have it; pending as long as it cannot be told.
-    fn lend(&mut self, key: LinkKey, slab: &Arc<Slab>) -> Poll<Result<Option<(u32, Arc<Tether>)>>> {
+    fn lend(&mut self, key: LinkKey, slab: &Arc<Slab>) -> Poll<Result<Option<Loan>>> {
         let Some(link) = find(&mut self.links, key) else { return Poll::Ready(Ok(None)) };
         if let Some(error) = link.send_failure("grant") {
             return Poll::Ready(Err(error));
@@ -99,7 +102,7 @@ impl<Q: Queue> Core<Q> {
             return Poll::Pending;
         }
         self.post_frames(key, false);
-        Poll::Ready(Ok(Some((number, tether))))
+        Poll::Ready(Ok(Some(Loan { segment: number, tether })))
     }
 
     /// Hands the buffer over, if window, credits and queue allow; else answers pending.

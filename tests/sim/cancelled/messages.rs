@@ -73,6 +73,15 @@ pub(super) const CASES: &[Case] = &[
         }
     ),
     sends!(
+        &["Connection::hand_over", "Channel::hand_over", "SendHalf::hand_over"],
+        Code::Plain,
+        async |near: End, round: u64, message: Vec<u8>| {
+            let mut buffer = near.connection.allocate(message.len()).expect("memory");
+            buffer.copy_from_slice(&message);
+            by!(round, near, sends.hand_over(buffer)).expect("sends");
+        }
+    ),
+    sends!(
         &["Connection::send_owned", "Channel::send_owned", "SendHalf::send_owned"],
         Code::Plain,
         async |near: End, round: u64, message: Vec<u8>| {
