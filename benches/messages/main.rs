@@ -1,9 +1,10 @@
 //! Messages and connections at what perftest and rdma_cm measure: see `benches/README.md`. `--help` tells the options.
 
-#![allow(unsafe_code, reason = "an allocator that counts; its blocks carry their proof")]
+#![allow(unsafe_code, reason = "an allocator that counts, and peers that are trusted; the blocks carry their proof")]
 
 mod connect;
 mod count;
+mod hand_over;
 mod idle;
 mod latency;
 mod live;
@@ -62,6 +63,8 @@ enum Measure {
     Connect,
     /// Nothing: round trips with both ends in one thread, for a program that counts instructions.
     Count,
+    /// A buffer that is handed to and fro: 64 B, 8 KiB, 1 MiB.
+    HandOver,
     /// The memory that connections take which carry nothing.
     Idle,
     /// One message at a time, to and fro.
@@ -130,6 +133,8 @@ fn main() {
             (Measure::Connect, false) => connect::client(&arguments, &place).await,
             (Measure::Connect, true) => connect::server(&arguments, &place).await,
             (Measure::Count, _) => count::run(&arguments, &place).await,
+            (Measure::HandOver, false) => hand_over::client(&arguments).await,
+            (Measure::HandOver, true) => hand_over::server(&arguments, &place).await,
             (Measure::Idle, _) => idle::run(&arguments, &place).await,
             (Measure::Latency, false) => latency::client(&arguments).await,
             (Measure::Latency, true) => latency::server(&arguments, &place).await,

@@ -197,3 +197,59 @@ fn other_memory_is_served_by_the_owner_on_the_same_connection() {
         assert!(*memory.into_buffer().await.expect("comes back") == pattern(3, 0, LENGTH));
     });
 }
+
+#[test]
+fn a_dropped_exposure_is_not_used_again_while_somebody_may_access_it() {
+    run(async {
+        let worker = Worker::new(sharing(Config { revoke_timeout: Duration::from_millis(100), ..config() }));
+        let (mut peer, connection) = start("shares", &worker.expect("valid settings")).await;
+        let pool = connection.pool();
+        let before = pool.statistics().in_use_bytes;
+        let memory = connection.allocate(LENGTH).expect("memory").expose();
+        let grant = memory.grant(&connection, 0..LENGTH, Access::READ_WRITE).await.expect("grants");
+        connection.send(&grant.remote_buffer().to_bytes()).await.expect("sends");
+        assert_eq!(ask(&mut peer, "learn").await, "learnt");
+        peer.signal(Signal::STOP);
+        assert_eq!(grant.revoke().await.expect("is taken back"), Revocation::Forced);
+        drop(memory);
+        connection.recv().await.expect_err("it has ended");
+        drop(connection);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(pool.statistics().in_use_bytes >= before + LENGTH, "the pages are used again");
+        peer.kill();
+        soon(|| pool.statistics().in_use_bytes == before).await;
+    });
+}
+
+/// Memory that the owner serves and memory that is accessed directly, on one connection: what was begun first is there first.
+#[test]
+fn what_goes_directly_overtakes_nothing_that_is_served() {
+    run(async {
+        let worker = worker();
+        let listener = zcmi::Listener::bind(&worker, "shm://").await.expect("listens");
+        let (holder, owner) = crate::common::connect_to(&worker, &listener).await;
+        let served = Buffer::allocate(1 << 20).expect("memory").expose();
+        let direct = owner.allocate(64).expect("memory").expose();
+        direct.write_at(0, &[0; 64]);
+        let served_grant = served.grant(&owner, 0..1 << 20, Access::READ_WRITE).await.expect("grants");
+        let direct_grant = direct.grant(&owner, 0..64, Access::READ_WRITE).await.expect("grants");
+        let (there, flag) = (served_grant.remote_buffer(), direct_grant.remote_buffer());
+        for round in 1..20u8 {
+            let mut bytes = Buffer::allocate(1 << 20).expect("memory");
+            bytes.fill(round);
+            let data = holder.write(bytes, &there);
+            let mut bytes = Buffer::allocate(64).expect("memory");
+            bytes.fill(round);
+            let told = holder.write(bytes, &flag);
+            let mut is_set = [0; 64];
+            let mut last = [0; 1];
+            direct.read_at(0, &mut is_set);
+            served.read_at((1 << 20) - 1, &mut last);
+            assert!(is_set[0] != round || last[0] == round, "round {round}: it is set, and the bytes are not there");
+            data.await.expect("writes");
+            told.await.expect("writes");
+            direct.read_at(0, &mut is_set);
+            assert_eq!(is_set, [round; 64]);
+        }
+    });
+}
