@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{baseline, nothing_left, on_device, pair, pattern, worker};
-use zcmi::{Buffer, Config, Connection, ErrorKind, Registered, SharedMemory};
+use zcmi::{Buffer, Config, Connection, ErrorKind, Pool, Registered, SharedMemory};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -227,5 +227,60 @@ fn many_long_messages_at_once_stay_within_the_depth_of_reads() {
         }
         seen.sort_unstable();
         assert!(seen.iter().copied().eq(0..100), "each once");
+    });
+}
+
+/// Whatever the transport, and whatever pool the buffer is of.
+#[test]
+fn a_buffer_is_handed_over_and_comes_back() {
+    on_device(|address| async move {
+        let (client, server) = pair(&worker(), &address).await;
+        let shareable = Pool::builder().shareable(true).build().expect("a pool");
+        for length in [0, 1, 100, 100_000] {
+            for pool in [client.pool(), shareable.clone()] {
+                let mut buffer = pool.allocate(length).expect("memory");
+                common::fill(&mut buffer, 5, 0);
+                let there = async {
+                    let buffer = server.recv().await.expect("a message").into_buffer().expect("a buffer");
+                    assert!(*buffer == pattern(5, 0, length));
+                    server.hand_over(buffer).await.expect("hands back");
+                };
+                let back = async {
+                    client.hand_over(buffer).await.expect("hands over");
+                    client.recv().await.expect("a message")
+                };
+                let (back, ()) = soon(async { tokio::join!(back, there) }).await;
+                assert!(*back == pattern(5, 0, length), "{length} bytes");
+            }
+        }
+        assert_eq!(shareable.statistics().in_use_bytes, 0);
+    });
+}
+
+/// A peer could take pages out that a device writes.
+#[test]
+fn a_device_is_not_given_pages_that_peers_may_have() {
+    on_device(|address| async move {
+        let (client, server) = pair(&worker(), &address).await;
+        let pool = Pool::builder().shareable(true).build().expect("a pool");
+        let exposed = Buffer::allocate(64).expect("memory").expose();
+        let grant = exposed.grant(&server, 0..64, zcmi::Access::READ_WRITE).await.expect("grants");
+        let written = soon(client.write(pool.allocate(64).expect("memory"), &grant.remote_buffer())).await;
+        let shared = pool.allocate(64).expect("memory").expose();
+        let granted = shared.grant(&server, 0..64, zcmi::Access::READ_WRITE).await;
+        if common::Transport::of_test().has_device() {
+            let failed = written.expect_err("not by a device");
+            assert_eq!(failed.error.kind(), ErrorKind::Unsupported, "{}", failed.error);
+            assert!(failed.error.to_string().contains("shm://") && failed.buffer.is_some(), "{}", failed.error);
+            assert_eq!(granted.expect_err("not to a device").kind(), ErrorKind::Unsupported);
+            let frozen = pool.allocate(100_000).expect("memory").freeze();
+            let failed = soon(client.send_owned(frozen)).await.expect_err("not for reading either");
+            assert_eq!(failed.error.kind(), ErrorKind::Unsupported, "{}", failed.error);
+        } else {
+            written.expect("in software it is memory as any");
+            drop(granted.expect("in software it is memory as any"));
+        }
+        client.send(b"lives").await.expect("sends");
+        assert_eq!(&*soon(server.recv()).await.expect("receives"), b"lives");
     });
 }

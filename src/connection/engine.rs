@@ -274,20 +274,22 @@ impl<T: Transport> Engine<T> {
         while let Some(key) = core.broken.pop() {
             self.close_later(key);
         }
-        let (garbage, ended) = (std::mem::take(&mut core.garbage), std::mem::take(&mut core.ended));
+        let (mut garbage, ended) = (std::mem::take(&mut core.garbage), std::mem::take(&mut core.ended));
         let woken = (!core.woken.is_empty()).then(|| std::mem::take(&mut core.woken));
         drop(core);
         // Foreign code: what panics there must not keep anybody else from being told.
-        garbage.into_iter().for_each(|garbage| guarded(|| drop(garbage)));
+        let had_garbage = !garbage.is_empty();
+        garbage.drain(..).for_each(|garbage| guarded(|| drop(garbage)));
         ended.into_iter().for_each(|grant| guarded(|| grant.tell()));
-        let Some(mut woken) = woken else { return };
+        if woken.is_none() && !had_garbage {
+            return;
+        }
+        let mut woken = woken.unwrap_or_default();
         woken.drain(..).for_each(|waker| guarded(|| waker.wake()));
         let mut core = self.lock();
-        if core.woken.capacity() < woken.capacity() {
-            // Their room is kept, so that waking does not allocate.
-            woken.append(&mut core.woken);
-            core.woken = woken;
-        }
+        // Their room is kept, so that nothing is allocated for the next.
+        keep_room(&mut core.woken, woken);
+        keep_room(&mut core.garbage, garbage);
         drop(core);
     }
 
@@ -365,6 +367,14 @@ impl<T: Transport> Engine<T> {
         // Unmapped, and the peer's pages with the last buffer in them.
         let pages = self.with(|core| core.link(key).and_then(|link| link.pages.take()));
         drop(pages);
+    }
+}
+
+/// Has `list` go on in the room of `larger`, which is empty.
+fn keep_room<T>(list: &mut Vec<T>, mut larger: Vec<T>) {
+    if list.capacity() < larger.capacity() {
+        larger.append(list);
+        *list = larger;
     }
 }
 

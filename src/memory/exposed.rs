@@ -67,7 +67,7 @@ pub(crate) mod sealed {
         }
         /// Whether peers may have the pages too. A device is not given them.
         fn is_of_peers_too(&self) -> bool {
-            self.shareable().is_some()
+            false
         }
         /// The same bytes for the registration cache, where nobody ever changes them.
         fn shared(&self) -> Option<crate::SharedMemory> {
@@ -260,6 +260,10 @@ impl sealed::Lend for SharedMemory {
 impl Exposable for SharedBuffer {}
 
 impl sealed::Lend for SharedBuffer {
+    fn is_of_peers_too(&self) -> bool {
+        self.is_of_peers_too()
+    }
+
     fn first_byte(&self) -> *mut u8 {
         self.address().cast_mut()
     }

@@ -320,6 +320,21 @@ mod tests {
     }
 
     #[test]
+    fn a_handle_names_its_segment_and_keeps_it_when_it_is_cut() {
+        for number in [0, 1, MOST_SEGMENTS - 1] {
+            let handle = handle(100).in_segment(number).slice(10..20).expect("inside");
+            let back = RemoteBuffer::from_bytes(&handle.to_bytes()).expect("a handle");
+            assert_eq!((back, back.segment()), (handle, Some(number as u16)));
+        }
+        assert_eq!(handle(100).segment(), None);
+        assert_eq!(handle(100).in_segment(MOST_SEGMENTS).segment(), None, "it cannot be named");
+        let mut of_both = handle(100).in_segment(3).to_bytes();
+        of_both[2] |= OF_DOMAIN as u8;
+        let error = RemoteBuffer::from_bytes(&of_both).expect_err("of a domain, in a segment");
+        assert_eq!(error.kind(), ErrorKind::Protocol);
+    }
+
+    #[test]
     fn serde_round_trips_in_two_formats() {
         let handle = handle(5);
         let bytes = bincode::serde::encode_to_vec(handle, bincode::config::standard()).expect("encodes");

@@ -59,6 +59,11 @@ impl SharedBuffer {
         self.0.key(domain)
     }
 
+    /// Whether peers may have its pages too. A device is not given it.
+    pub(crate) fn is_of_peers_too(&self) -> bool {
+        self.0.slab().is_some_and(|slab| slab.mapping().is_of_peers_too())
+    }
+
     /// The first byte. Nobody writes it.
     #[allow(dead_code, reason = "for operations with shared sources")]
     pub(crate) fn address(&self) -> *const u8 {

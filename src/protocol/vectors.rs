@@ -1,6 +1,9 @@
 //! The vectors of `docs/protocol.md` are what this library sends and takes.
 
-use super::{Frame, FrameKind, GrantId, HEADER, Handshake, Held, Offer, Record, Refusal, Revoking, Scope, taken_bytes};
+use super::{
+    Frame, FrameKind, GrantId, HEADER, Handed, Handshake, Held, Offer, Record, Refusal, Revoking, Scope, SegmentPlace,
+    returned_tokens, taken_bytes,
+};
 use crate::{Access, RemoteBuffer};
 
 const DOCUMENT: &str = include_str!("../../docs/protocol.md");
@@ -75,6 +78,30 @@ fn what_was_taken_is_as_documented() {
     record.write(&mut built);
     assert_eq!(built, bytes);
     assert_eq!(Record::take(&mut &bytes[..]), Ok(record));
+}
+
+#[test]
+fn shared_pages_are_as_documented() {
+    let place = SegmentPlace { base: 4096, length: 8192 };
+    assert_eq!(SegmentPlace::parse(place.to_bytes()), place);
+    let handed = Handed { segment: 1, token: 2, start: 3, length: 4 };
+    assert_eq!(Handed::parse(handed.to_bytes()), handed);
+    let tokens = 258u32.to_le_bytes();
+    for (title, record) in [
+        ("segment base=4096 length=8192", Record::Segment { place: &place.to_bytes() }),
+        (
+            "hand channel=7 segment=1 token=2 start=3 length=4",
+            Record::Hand { channel: 7, back: false, place: &handed.to_bytes() },
+        ),
+        ("returned token=258", Record::Returned { tokens: &tokens }),
+    ] {
+        let bytes = vector(title);
+        let mut built = vec![0; record.length()];
+        record.write(&mut built);
+        assert_eq!(built, bytes, "{title}");
+        assert_eq!(Record::take(&mut &bytes[..]), Ok(record));
+    }
+    assert_eq!(returned_tokens(&tokens).collect::<Vec<_>>(), [258]);
 }
 
 #[test]

@@ -117,3 +117,98 @@ impl Courier for ShmCourier {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    use super::super::ShmCarrier;
+    use super::super::tests::sockets;
+    use super::*;
+    use crate::transport::framed::tests::TestCarrier;
+    use crate::transport::framed::{Carrier, Interest};
+
+    fn files(count: usize, name: &str) -> Vec<OwnedFd> {
+        (0..count).map(|_| memfd_create(name, MemfdFlags::CLOEXEC).expect("a memfd")).collect()
+    }
+
+    fn give(courier: &ShmCourier, files: &[OwnedFd]) {
+        courier.give(&files.iter().map(AsFd::as_fd).collect::<Vec<_>>()).expect("gives");
+    }
+
+    fn open(name: &str) -> usize {
+        let files = std::fs::read_dir("/proc/self/fd").expect("procfs").flatten();
+        let links = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+        links.filter(|to| to.to_string_lossy().contains(name)).count()
+    }
+
+    #[test]
+    fn gifts_stay_together_and_in_order_whatever_is_rung_between_them() {
+        let (one, other) = sockets();
+        let (gives, takes) = (ShmCourier::new(&one), ShmCourier::new(&other));
+        assert!(takes.take().is_err_and(|reason| reason.contains("has not given")));
+        for count in [1, 2, 1] {
+            rustix::net::send(&*one, &[0, 0, 0], SendFlags::NOSIGNAL).expect("rings");
+            give(&gives, &files(count, "zcmi-in-order"));
+        }
+        assert!(!takes.was_rung());
+        for count in [1, 2, 1] {
+            assert_eq!(takes.take().expect("it was given").len(), count);
+        }
+        assert!(takes.was_rung() && !takes.was_rung());
+        assert!(takes.take().is_err());
+        one.shut();
+        assert!(takes.hear() && takes.take().is_err());
+    }
+
+    #[test]
+    fn what_is_too_many_is_wrong_and_closed() {
+        const NAME: &str = "zcmi-too-many";
+        let (one, other) = sockets();
+        let takes = ShmCourier::new(&other);
+        let many = files(MOST_GIVEN + 1, NAME);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_GIVEN + 1))];
+        let mut along = SendAncillaryBuffer::new(&mut space);
+        let borrowed: Vec<_> = many.iter().map(AsFd::as_fd).collect();
+        assert!(along.push(SendAncillaryMessage::ScmRights(&borrowed)));
+        rustix::net::sendmsg(&*one, &[IoSlice::new(&[0])], &mut along, SendFlags::NOSIGNAL).expect("sends");
+        drop(many);
+        assert!(takes.take().is_err_and(|reason| reason.contains("at once")));
+        assert_eq!(open(NAME), 0);
+
+        let (one, other) = sockets();
+        let (gives, takes) = (ShmCourier::new(&one), ShmCourier::new(&other));
+        for _ in 0..=MOST_WAITING {
+            give(&gives, &files(1, NAME));
+            assert!(!takes.hear());
+        }
+        assert!(takes.take().is_err_and(|reason| reason.contains("does not speak of")));
+        assert_eq!(open(NAME), MOST_WAITING);
+        drop(takes);
+        assert_eq!(open(NAME), 0);
+    }
+
+    #[test]
+    fn who_dozes_again_is_rung_for_again_though_a_bell_was_taken_off_with_a_gift() {
+        const READING: Interest = Interest { reading: true, writing: false };
+        let (mut peer, socket, mut carrier, gift) = ShmCarrier::ends();
+        carrier.attach(gift);
+        let (takes, gives) = (carrier.courier().expect("one"), peer.carrier().courier().expect("one"));
+        let write = |peer: &mut ShmCarrier| {
+            peer.write(&[IoSlice::new(b"bytes")], false).expect("there is room");
+            peer.flush();
+        };
+        assert!(!carrier.doze(READING));
+        write(peer.carrier());
+        gives.give(&[files(1, "zcmi-bell")[0].as_fd()]).expect("gives");
+        // The bell is before it on the socket.
+        assert_eq!(takes.take().expect("it was given").len(), 1);
+        assert_eq!(carrier.read(&mut [0; 16]).expect("bytes"), 5);
+        assert!(!carrier.doze(READING));
+        write(peer.carrier());
+        let heard = rustix::net::recv(&*socket, &mut [0; 8][..], RecvFlags::DONTWAIT);
+        assert!(matches!(heard, Ok((_, 1))), "nobody has rung: {heard:?}");
+    }
+}

@@ -32,7 +32,7 @@ pub(crate) struct ShmPeer {
     patience: Duration,
 }
 
-fn sockets() -> (Arc<Socket>, Arc<Socket>) {
+pub(super) fn sockets() -> (Arc<Socket>, Arc<Socket>) {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (one, other) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).expect("sockets");
     let socket = |descriptor: OwnedFd| {
@@ -63,6 +63,10 @@ impl ShmCarrier {
 }
 
 impl ShmPeer {
+    pub(super) fn carrier(&mut self) -> &mut ShmCarrier {
+        &mut self.carrier
+    }
+
     fn wait(&mut self, mut act: impl FnMut(&mut ShmCarrier) -> Result<usize, Halt>) -> io::Result<usize> {
         let begun = Instant::now();
         loop {
