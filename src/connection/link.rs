@@ -60,7 +60,6 @@ pub(super) struct Link {
     coalesces: bool,
     pub(super) outbox: Outbox,
     pub(super) fetches: Fetches,
-    /// Where both ends share pages.
     pub(super) pages: Option<Box<Pages>>,
     pub(super) inline: usize,
     /// Frames posted and not known to have ended.
@@ -398,18 +397,13 @@ impl Link {
                 _ => return Err("more notifications looked at than were sent"),
             },
             Record::Forget { .. } | Record::Hand { .. } | Record::Returned { .. } | Record::Segment { .. } => {
-                self.is_in_use = true;
-                let pages = self.pages.as_mut().ok_or("pages on a connection that shares none")?;
-                let Some(handed) = pages.handle(record, &mut arrived.unwanted)? else { return Ok(()) };
-                let index = self.channel_index(handed.channel)?;
-                arrived.unwanted.extend(self.conversations[index].handed(handed.buffer)?);
-                self.arrived_on(index, arrived);
+                self.handle_pages(record, arrived)?;
             }
         }
         Ok(())
     }
 
-    fn arrived_on(&mut self, index: usize, arrived: &mut Arrived) {
+    pub(super) fn arrived_on(&mut self, index: usize, arrived: &mut Arrived) {
         if self.conversations[index].is_declining {
             self.window_changed(index);
         }

@@ -10,8 +10,9 @@ use crate::{Buffer, Result};
 
 /// A message that was received. It derefs to `[u8]`.
 ///
-/// It is in a [`Buffer`] of the process' pool, unless it is very short: a long one was fetched there without a copy. It is its
-/// receiver's, and can be kept.
+/// It is in a [`Buffer`] of the process' pool, unless it is very short: a long one was fetched there without a copy. One that was
+/// [handed over](crate::Channel::hand_over) is in its sender's pages. It is its receiver's, and can be kept, also when the
+/// connection has ended.
 pub struct Message(Stored);
 
 impl Message {

@@ -76,7 +76,7 @@ impl Connection {
     }
 
     /// Adds `add`, wrapping, to the peer's `u64` and answers what it was before. Atomic among all operations through the
-    /// owner's device, and no others.
+    /// owner's device, and no others; where [pages are shared](Self::shares_pages), among all processors'.
     ///
     /// # Errors
     /// As [`write`](Self::write).

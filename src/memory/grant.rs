@@ -32,7 +32,8 @@ pub enum Isolation {
     Domain,
 }
 
-/// How a grant ended. In every case no peer can access the memory any more.
+/// How a grant ended. In every case no peer can access the memory any more; of [pages that are shared](crate::memory_guide) only one that has
+/// agreed cannot, and the others are left what they could access until they have unmapped it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Revocation {
     /// The holder's library has agreed, or there was none to ask.

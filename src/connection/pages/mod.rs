@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use self::borrowed::Borrowed;
 use self::lent::Lent;
+use super::link::{Arrived, Link};
 use crate::Buffer;
 use crate::memory::foreign::Returns;
 use crate::protocol::{Handed, Record, SegmentPlace, returned_tokens};
@@ -27,10 +28,23 @@ pub(super) struct Pages {
     pub(super) served: usize,
 }
 
-/// What has come in pages.
-pub(super) struct Arrived {
-    pub(super) channel: u32,
-    pub(super) buffer: Buffer,
+/// A message that has come in pages.
+struct Message {
+    channel: u32,
+    buffer: Buffer,
+}
+
+impl Link {
+    /// A record that is about pages has come; an error says how the peer violates the protocol.
+    pub(super) fn handle_pages(&mut self, record: Record<'_>, arrived: &mut Arrived) -> Result<(), &'static str> {
+        self.is_in_use = true;
+        let pages = self.pages.as_mut().ok_or("pages on a connection that shares none")?;
+        let Some(message) = pages.handle(record, &mut arrived.unwanted)? else { return Ok(()) };
+        let index = self.channel_index(message.channel)?;
+        arrived.unwanted.extend(self.conversations[index].handed(message.buffer)?);
+        self.arrived_on(index, arrived);
+        Ok(())
+    }
 }
 
 impl Pages {
@@ -38,23 +52,18 @@ impl Pages {
         Self { lent: Lent::new(Arc::clone(&courier)), borrowed: Borrowed::new(courier, returns), served: 0 }
     }
 
-    /// A record that is about pages has come; answers a message, if it is one. What is to be dropped goes into `garbage`. An error says
-    /// how the peer violates the protocol.
-    pub(super) fn handle(
-        &mut self,
-        record: Record<'_>,
-        garbage: &mut Vec<Buffer>,
-    ) -> Result<Option<Arrived>, &'static str> {
+    /// What a record says is done; answers the message that it is, if it is one. What is to be dropped goes into `garbage`.
+    fn handle(&mut self, record: Record<'_>, garbage: &mut Vec<Buffer>) -> Result<Option<Message>, &'static str> {
         match record {
             Record::Segment { place } => self.borrowed.introduced(SegmentPlace::parse(*place)).map(|()| None),
             Record::Forget { segment } => self.borrowed.forget(segment).map(|()| None),
             Record::Hand { channel, back: false, place } => {
                 let buffer = self.borrowed.arrived(Handed::parse(*place))?;
-                Ok(Some(Arrived { channel, buffer }))
+                Ok(Some(Message { channel, buffer }))
             }
             Record::Hand { channel, back: true, place } => {
                 let buffer = self.lent.came_back(Handed::parse(*place))?;
-                Ok(Some(Arrived { channel, buffer }))
+                Ok(Some(Message { channel, buffer }))
             }
             Record::Returned { tokens } => {
                 for token in returned_tokens(tokens) {
