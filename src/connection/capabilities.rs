@@ -22,7 +22,8 @@ pub struct Capabilities {
     /// first use fails with [`Unsupported`](crate::ErrorKind::Unsupported).
     pub on_demand: bool,
     /// Whether reads, writes and atomic operations are carried out by the peer's process, in the background whatever its program
-    /// does: they wait while that process is stopped. Elsewhere a device does it by itself.
+    /// does: they wait while that process is stopped. Elsewhere a device does it by itself. Of memory in
+    /// [shared pages](Connection::shares_pages) the holder's own processor does it, whatever this says.
     pub one_sided_needs_progress: bool,
 }
 

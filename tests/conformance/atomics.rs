@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
-use zcmi::{Access, Buffer, Config, Connection, ExposedBuffer, Grant, RemoteBuffer, RemoteValue};
+use zcmi::{Access, Config, Connection, ExposedBuffer, Grant, RemoteBuffer, RemoteValue};
 
+use crate::common::allocate;
 use crate::world::{End, Initiator, Responder, Session, soon};
 
 /// Operations of each connection.
@@ -33,7 +34,7 @@ impl Contest {
                 Self { session, word, contestants, owned: None, _others: Vec::new() }
             }
             Responder => {
-                let exposed = Buffer::allocate(64).expect("memory").expose();
+                let exposed = allocate(64).expose();
                 let grant = soon(exposed.grant_domain(connection, 0..64, Access::ALL)).await.expect("grants");
                 let handle = grant.remote_buffer();
                 soon(connection.send(&handle.to_bytes())).await.expect("sends");

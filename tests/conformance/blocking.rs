@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use zcmi::blocking::{self, block_on, block_on_timeout};
-use zcmi::{Access, Buffer, Config, ErrorKind, RemoteBuffer};
+use zcmi::{Access, Config, ErrorKind, RemoteBuffer};
 
-use crate::common::{fill, pattern};
+use crate::common::{allocate, fill, pattern};
 use crate::world::{End, Initiator, Responder, SOON, Session, is_simulated, soon};
 
 pub(crate) async fn all_of_it_without_a_runtime(end: End) {
@@ -28,7 +28,7 @@ fn use_all(connection: &blocking::Connection) {
         assert!(connection.recv().expect("receives")[..] == pattern(1, 0, length));
     }
     let part = handle.slice(8..108).expect("inside");
-    let mut buffer = Buffer::allocate(100).expect("memory");
+    let mut buffer = allocate(100);
     fill(&mut buffer, 2, 0);
     let mut buffer = connection.write(buffer, &part).expect("writes");
     buffer.fill(0);
@@ -48,7 +48,7 @@ fn use_all(connection: &blocking::Connection) {
 }
 
 fn serve_all(connection: &blocking::Connection) {
-    let exposed = Buffer::allocate(4096).expect("memory").expose();
+    let exposed = allocate(4096).expose();
     let grant = block_on(exposed.grant(connection.inner(), 0..4096, Access::ALL)).expect("grants");
     connection.send_value(&("memory", grant.remote_buffer())).expect("sends");
     for _ in 0..4 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use zcmi::{Access, Buffer, Config, ErrorKind, Pool, RemoteBuffer};
 
-use crate::common::{fill, pattern};
+use crate::common::{allocate, fill, pattern};
 use crate::world::{End, Initiator, Responder, sleep, soon};
 
 /// Lengths at both sides of a frame.
@@ -52,7 +52,7 @@ pub(crate) async fn receives_that_are_given_up_lose_nothing(end: End) {
                     }
                     continue;
                 }
-                let memory = Buffer::allocate(LENGTHS[2]).expect("memory");
+                let memory = allocate(LENGTHS[2]);
                 if let Some(received) = poll_and_drop(connection.recv_into(memory), times).await {
                     let (memory, length) = received.expect("receives");
                     assert!(memory[..length] == expected(number), "message {number} was lost");
@@ -154,7 +154,7 @@ pub(crate) async fn operations_that_are_given_up_give_their_memory_back(end: End
             end.meet("all is written").await;
         }
         Responder => {
-            let exposed = Buffer::allocate(longest).expect("memory").expose();
+            let exposed = allocate(longest).expose();
             let grant = soon(exposed.grant(connection, 0..longest, Access::ALL)).await.expect("grants");
             soon(connection.send(&grant.remote_buffer().to_bytes())).await.expect("sends");
             end.meet("all is written").await;

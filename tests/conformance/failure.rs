@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use zcmi::{Access, Buffer, Config, Connection, Connector, Error, ErrorKind, Failed, RemoteBuffer, Revocation, Worker};
 
+use crate::common::allocate;
 use crate::world::{End, Initiator, Responder, SOON, now, sleep, soon, worker};
 
 const LENGTH: usize = 1 << 16;
@@ -33,7 +34,7 @@ fn failed_with_its_memory(failed: Failed<Buffer>) -> Error {
 }
 
 fn buffer() -> Buffer {
-    Buffer::allocate(LENGTH).expect("memory")
+    allocate(LENGTH)
 }
 
 pub(crate) async fn a_killed_peer_ends_all_that_is_pending_once(end: End) {

@@ -4,9 +4,9 @@ use std::io::IoSlice;
 use std::time::Duration;
 
 use bytes::Bytes;
-use zcmi::{Buffer, Config, Connection, ErrorKind, Registered, SharedMemory};
+use zcmi::{Config, Connection, ErrorKind, Registered, SharedMemory};
 
-use crate::common::{fill, pattern};
+use crate::common::{allocate, fill, pattern};
 use crate::world::{End, Initiator, Responder, WHILE, soon, within};
 
 const CHANNELS: [u32; 3] = [0, 7, u32::MAX];
@@ -69,7 +69,7 @@ pub(crate) async fn memory_of_every_kind_is_gathered_and_scattered(end: End) {
 }
 
 async fn send_all(connection: &Connection, expected: &[u8]) {
-    let mut buffer = Buffer::allocate(expected.len()).expect("memory");
+    let mut buffer = allocate(expected.len());
     buffer.copy_from_slice(expected);
     let buffer = connection.send_owned(buffer).await.expect("sends");
     assert!(buffer[..] == *expected, "it comes back as it was");
@@ -90,13 +90,13 @@ async fn receive_all(connection: &Connection, expected: &[u8]) {
     assert!(message.into_buffer().expect("memory")[..] == *expected);
     assert!(connection.recv().await.expect("receives").into_bytes() == expected);
     // Into memory that is longer, and what is behind the message stays.
-    let mut longer = Buffer::allocate(length + 50).expect("memory");
+    let mut longer = allocate(length + 50);
     fill(&mut longer, 9, 9);
     let (longer, got) = connection.recv_into(longer).await.expect("receives");
     assert_eq!(got, length);
     assert!(longer[..length] == *expected && longer[length..] == pattern(9, 9, length + 50)[length..]);
     // One that has no room is still there.
-    let failed = connection.recv_into(Buffer::allocate(length - 1).expect("memory")).await.expect_err("no room");
+    let failed = connection.recv_into(allocate(length - 1)).await.expect_err("no room");
     assert_eq!((failed.error.kind(), failed.buffer.map(|buffer| buffer.len())), (ErrorKind::TooLong, Some(length - 1)));
     let parts = vec![Registered::new(vec![0; length / 2]), Registered::new(vec![0; length])];
     let (parts, got) = connection.recv_into(parts).await.expect("receives");

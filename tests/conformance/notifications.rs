@@ -2,7 +2,7 @@
 
 use zcmi::{Access, Buffer, Config, ErrorKind, RemoteBuffer};
 
-use crate::common::{fill, pattern};
+use crate::common::{allocate, fill, pattern};
 use crate::world::{End, Initiator, Responder, WHILE, soon, within};
 
 const SLOT: usize = 100;
@@ -19,7 +19,7 @@ pub(crate) async fn they_come_in_order_behind_their_bytes(end: End) {
             for value in 0..3 * SLOTS as u32 {
                 let start = value as usize % SLOTS * SLOT;
                 let slot = handle.slice(start as u64..(start + SLOT) as u64).expect("inside");
-                let mut buffer = Buffer::allocate(SLOT).expect("memory");
+                let mut buffer = allocate(SLOT);
                 fill(&mut buffer, 6, value.into());
                 soon(connection.write_notify(buffer, &slot, value)).await.expect("writes");
                 if (value as usize + 1).is_multiple_of(SLOTS) {
@@ -35,7 +35,7 @@ pub(crate) async fn they_come_in_order_behind_their_bytes(end: End) {
             assert_eq!(failed.error.kind(), ErrorKind::Closed, "{}", failed.error);
         }
         Responder => {
-            let exposed = Buffer::allocate(SLOTS * SLOT).expect("memory").expose();
+            let exposed = allocate(SLOTS * SLOT).expose();
             let grant = soon(exposed.grant(connection, 0..SLOTS * SLOT, Access::WRITE)).await.expect("grants");
             soon(connection.send(&grant.remote_buffer().to_bytes())).await.expect("sends");
             for value in 0..3 * SLOTS as u32 {
@@ -61,7 +61,7 @@ pub(crate) async fn they_are_kept_until_they_are_asked_for(end: End) {
     match end.role {
         Initiator => {
             let handle = RemoteBuffer::from_bytes(&soon(connection.recv()).await.expect("receives")).expect("a handle");
-            let notify = |value| connection.write_notify(Buffer::allocate(8).expect("memory"), &handle, value);
+            let notify = |value| connection.write_notify(allocate(8), &handle, value);
             for value in 0..ROOM {
                 soon(notify(value)).await.expect("writes");
             }
@@ -71,7 +71,7 @@ pub(crate) async fn they_are_kept_until_they_are_asked_for(end: End) {
             soon(one_more).await.expect("writes");
         }
         Responder => {
-            let exposed = Buffer::allocate(8).expect("memory").expose();
+            let exposed = allocate(8).expose();
             let grant = soon(exposed.grant(connection, 0..8, Access::WRITE)).await.expect("grants");
             soon(connection.send(&grant.remote_buffer().to_bytes())).await.expect("sends");
             assert_eq!(end.hear().await, "full");

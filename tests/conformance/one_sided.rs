@@ -2,7 +2,7 @@
 
 use zcmi::{Access, Buffer, Config, Connection, Registered, RemoteBuffer};
 
-use crate::common::{fill, pattern};
+use crate::common::{allocate, fill, pattern};
 use crate::world::{End, Initiator, Responder, soon};
 
 const LENGTH: usize = 100_000;
@@ -18,7 +18,7 @@ async fn with_memory(end: End, act: impl AsyncFnOnce(&Connection, &RemoteBuffer)
             end.meet("done").await;
         }
         Responder => {
-            let exposed = Buffer::allocate(LENGTH).expect("memory").expose();
+            let exposed = allocate(LENGTH).expose();
             let grant = soon(exposed.grant(connection, 0..LENGTH, Access::ALL)).await.expect("grants");
             soon(connection.send(&grant.remote_buffer().to_bytes())).await.expect("sends");
             end.meet("done").await;
@@ -29,7 +29,7 @@ async fn with_memory(end: End, act: impl AsyncFnOnce(&Connection, &RemoteBuffer)
 }
 
 fn filled(seed: u64, length: usize) -> Buffer {
-    let mut buffer = Buffer::allocate(length).expect("memory");
+    let mut buffer = allocate(length);
     fill(&mut buffer, seed, 0);
     buffer
 }
@@ -45,10 +45,10 @@ pub(crate) async fn lists_are_gathered_and_scattered(end: End) {
         let parts = soon(connection.read(parts, handle)).await.expect("reads");
         assert!([&parts[0][..], &parts[1][..]].concat() == whole);
         let (front, back) = handle.split_at(30_000).expect("inside");
-        let back = soon(connection.read(Buffer::allocate(back.len() as usize).expect("memory"), &back)).await;
+        let back = soon(connection.read(allocate(back.len() as usize), &back)).await;
         assert!(back.expect("reads")[..] == whole[30_000..]);
         // Less than there is, from its start.
-        let little = soon(connection.read(Buffer::allocate(10).expect("memory"), &front)).await.expect("reads");
+        let little = soon(connection.read(allocate(10), &front)).await.expect("reads");
         assert!(little[..] == whole[..10]);
     };
     let check = |memory: &[u8]| {
@@ -66,9 +66,9 @@ pub(crate) async fn batches_and_fences_keep_their_order(end: End) {
         let mut before = vec![0; 50_000];
         for round in 1..=ROUNDS {
             let mut batch = connection.batch();
-            let old = batch.read(Buffer::allocate(50_000).expect("memory"), &part);
+            let old = batch.read(allocate(50_000), &part);
             let write = batch.fence().write(filled(round, 50_000), &part);
-            let again = batch.read(Buffer::allocate(50_000).expect("memory"), &part);
+            let again = batch.read(allocate(50_000), &part);
             let count = batch.fence().fetch_add(&counter, 1);
             batch.post();
             assert!(soon(old).await.expect("reads")[..] == before, "round {round} has overtaken what was before it");
@@ -76,7 +76,7 @@ pub(crate) async fn batches_and_fences_keep_their_order(end: End) {
             assert!(soon(again).await.expect("reads")[..] == before, "round {round} is not there");
             assert_eq!(soon(count).await.expect("adds"), round - 1);
             // Without a batch.
-            let old = connection.read(Buffer::allocate(50_000).expect("memory"), &part);
+            let old = connection.read(allocate(50_000), &part);
             let write = connection.fenced().write(filled(round + 100, 50_000), &part);
             assert!(soon(old).await.expect("reads")[..] == before);
             before = soon(write).await.expect("writes").to_vec();

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use zcmi::{Access, Buffer, Config, Connection, ErrorKind, RemoteBuffer, Revocation};
+use zcmi::{Access, Config, Connection, ErrorKind, RemoteBuffer, Revocation};
 
-use crate::common::{fill, pattern};
+use crate::common::{allocate, fill, pattern};
 use crate::world::{End, Initiator, Responder, SOON, WHILE, is_simulated, now, soon};
 
 const LENGTH: usize = 2 << 20;
@@ -20,7 +20,7 @@ async fn handle(connection: &Connection) -> RemoteBuffer {
 
 /// An access that was granted is refused here, nothing is sent, and the memory comes back.
 async fn is_revoked(connection: &Connection, handle: &RemoteBuffer) {
-    let buffer = Buffer::allocate(64).expect("memory");
+    let buffer = allocate(64);
     let refused = if handle.access().contains(Access::READ) {
         soon(connection.read(buffer, handle)).await
     } else {
@@ -37,14 +37,14 @@ pub(crate) async fn a_holder_agrees_and_lives_on(end: End) {
     match end.role {
         Initiator => {
             let handle = handle(connection).await;
-            let read = soon(connection.read(Buffer::allocate(64).expect("memory"), &handle)).await.expect("reads");
+            let read = soon(connection.read(allocate(64), &handle)).await.expect("reads");
             assert!(read[..] == pattern(1, 0, 64));
             end.meet("read").await;
             end.meet("revoked").await;
             is_revoked(connection, &handle).await;
         }
         Responder => {
-            let mut buffer = Buffer::allocate(64).expect("memory");
+            let mut buffer = allocate(64);
             fill(&mut buffer, 1, 0);
             let exposed = buffer.expose();
             let grant = soon(exposed.grant(connection, 0..64, Access::READ_WRITE)).await.expect("grants");
@@ -70,7 +70,7 @@ pub(crate) async fn what_is_in_flight_is_drained(end: End) {
         match end.role {
             Initiator => {
                 let handle = handle(connection).await;
-                let read = || connection.read(Buffer::allocate(length).expect("memory"), &handle);
+                let read = || connection.read(allocate(length), &handle);
                 let mut flying: VecDeque<_> = (0..8).map(|_| read()).collect();
                 end.tell("reading");
                 let mut done = 0;
@@ -91,7 +91,7 @@ pub(crate) async fn what_is_in_flight_is_drained(end: End) {
                 is_revoked(connection, &handle).await;
             }
             Responder => {
-                let mut buffer = Buffer::allocate(length).expect("memory");
+                let mut buffer = allocate(length);
                 buffer.fill(7);
                 let exposed = buffer.expose();
                 let grant = soon(exposed.grant(connection, 0..length, Access::READ)).await.expect("grants");
@@ -114,7 +114,7 @@ pub(crate) async fn a_stopped_holder_loses_its_right_at_the_deadline(end: End) {
     let connection = &session.connection;
     match end.role {
         Initiator => {
-            let mut buffer = Buffer::allocate(64).expect("memory");
+            let mut buffer = allocate(64);
             fill(&mut buffer, 2, 0);
             let exposed = buffer.expose();
             let grant = soon(exposed.grant(connection, 0..64, Access::READ_WRITE)).await.expect("grants");
@@ -131,12 +131,20 @@ pub(crate) async fn a_stopped_holder_loses_its_right_at_the_deadline(end: End) {
         }
         Responder => {
             let handle = handle(connection).await;
-            soon(connection.read(Buffer::allocate(64).expect("memory"), &handle)).await.expect("reads");
+            soon(connection.read(allocate(64), &handle)).await.expect("reads");
             end.meet("held").await;
             end.meet("awake").await;
-            // It is told before it sends anything.
-            is_revoked(connection, &handle).await;
+            if !connection.shares_pages() {
+                // It is told before it sends anything.
+                is_revoked(connection, &handle).await;
+            }
         }
+    }
+    if connection.shares_pages() {
+        // Nobody can take pages from a process that has them: the owner goes on with a copy, and without this holder.
+        let error = soon(connection.recv()).await.expect_err("it is lost");
+        assert_eq!(error.kind(), ErrorKind::ConnectionBroken, "{error}");
+        return;
     }
     end.lives(connection).await;
     session.close().await;
@@ -151,7 +159,7 @@ pub(crate) async fn a_lease_ends_by_itself(end: End) {
             // Until it is over, which may be at once on a machine that is busy.
             let over = async {
                 loop {
-                    let buffer = Buffer::allocate(64).expect("memory");
+                    let buffer = allocate(64);
                     if let Err(failed) = connection.read(buffer, &handle).await {
                         return failed.error;
                     }
@@ -163,7 +171,7 @@ pub(crate) async fn a_lease_ends_by_itself(end: End) {
             end.meet("over").await;
         }
         Responder => {
-            let exposed = Buffer::allocate(64).expect("memory").expose();
+            let exposed = allocate(64).expose();
             let begun = now();
             let granted = exposed.grant_leased(connection, 0..64, Access::READ, WHILE);
             let grant = soon(granted).await.expect("grants");
@@ -187,7 +195,7 @@ pub(crate) async fn memory_comes_back_as_it_was_left(end: End) {
         Initiator => {
             let handles = [handle(connection).await, handle(connection).await];
             for (index, handle) in (0..).zip(&handles) {
-                let mut buffer = Buffer::allocate(handle.len() as usize).expect("memory");
+                let mut buffer = allocate(handle.len() as usize);
                 fill(&mut buffer, 3, index);
                 soon(connection.write(buffer, handle)).await.expect("writes");
             }
@@ -198,7 +206,7 @@ pub(crate) async fn memory_comes_back_as_it_was_left(end: End) {
             }
         }
         Responder => {
-            let exposed = Buffer::allocate(LENGTH).expect("memory").expose();
+            let exposed = allocate(LENGTH).expose();
             let mut grants = Vec::new();
             for range in [0..1000, 1000..LENGTH] {
                 let grant = soon(exposed.grant(connection, range, Access::WRITE)).await.expect("grants");

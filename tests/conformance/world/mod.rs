@@ -198,6 +198,7 @@ impl Door {
 
 /// A worker with these settings, and whatever the transport under test needs of them.
 pub(crate) fn worker(config: Config) -> Worker {
+    let config = if crate::common::shares_pages() { crate::common::sharing(config) } else { config };
     Worker::new(config).expect("valid settings")
 }
 
