@@ -179,7 +179,8 @@ fn no_operation_allocates_in_either_process() {
             let (connection, handle) = connect(&peer.hear(), mode).await;
             let mut buffers = buffers();
             for operation in ["inline", "slot", "write", "read", "atomic", "pool", "shared", "batch", "mixed"] {
-                for _ in 0..50 {
+                // Until the peer has got all the receives that it makes use of.
+                for _ in 0..150 {
                     round(&connection, &handle, &mut buffers, &[operation]).await;
                 }
                 peers_allocations(&connection).await;

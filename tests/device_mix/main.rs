@@ -140,7 +140,7 @@ async fn serve(path: PathBuf, address: &str, port: u16) {
     world::seed(number("ZCMI_TEST_MIX_SEED", 1) + 1_000_000);
     let listener = async || {
         let worker = Worker::new(config()).expect("valid settings");
-        Listener::bind(&worker, &format!("rdma://{address}:{port}")).await.expect("listens")
+        Listener::bind(&worker, &common::uri(format_args!("{address}:{port}"))).await.expect("listens")
     };
     // One worker for all: its settings are those of the first seed.
     let listener = listener().await;
