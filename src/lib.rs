@@ -75,6 +75,8 @@
 //! `bincode` (default): the codec of [`Channel::send_value`] and the like. Those that take a codec of one's own are
 //! there without it.
 //!
+//! `cli`: the command `zcmi`, for `cargo install`; nothing of it is in the library.
+//!
 //! `internals`: for zcmi's own tests, benches and fuzz targets; no stable API.
 
 // Under loom little of the seam and what is above it is there.
