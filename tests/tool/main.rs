@@ -79,6 +79,30 @@ fn doctor_looks_at_this_host() {
 }
 
 #[test]
+fn doctor_finds_what_this_user_may_not() {
+    if !has_device() || !rustix::process::getuid().is_root() {
+        return;
+    }
+    // The same devices under other modes, for one process of another user whose limit is low.
+    let wrapper = "mount --make-rprivate /; cd /dev/infiniband; \
+        nodes=$(for f in *; do echo $f $(stat -c '0x%t 0x%T' $f); done); mount -t tmpfs -o mode=755 tmpfs /dev/infiniband; cd /dev/infiniband; \
+        echo \"$nodes\" | while read -r f major minor; do mknod -m 600 $f c $((major)) $((minor)); done; cd /; \
+        exec prlimit --memlock=65536:65536 setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"";
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-ec", wrapper, "sh", env!("CARGO_BIN_EXE_zcmi"), "doctor", "--format", "json"])
+        .output()
+        .expect("it starts");
+    let health: Health = parse(&output);
+    assert_eq!(output.status.code(), Some(1), "{health:?}");
+    let is_told = |check: &str, word: &str| {
+        let is_it = |finding: &&schema::Finding| finding.check == check && finding.level == Level::Problem;
+        health.findings.iter().filter(is_it).any(|finding| finding.what.contains(word))
+    };
+    assert!(is_told("device-files", "uverbs0") && is_told("device-files", "rdma_cm"), "{health:?}");
+    assert!(is_told("memlock", "65536"), "{health:?}");
+}
+
+#[test]
 fn a_peer_is_tried_step_by_step() {
     let path = std::env::temp_dir().join(format!("zcmi-tool-{}", std::process::id()));
     let path = format!("shm://{}", path.display());

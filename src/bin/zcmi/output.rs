@@ -36,10 +36,10 @@ impl Output {
         let mut output = stdout().lock();
         match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
             Ok(()) => {}
-            // Who read it has seen enough.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+            // Who read it has seen enough; the exit status tells the same all the same.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             Err(error) => {
-                let _ = writeln!(std::io::stderr(), "zcmi: standard output: {error}");
+                complain(format_args!("standard output: {error}"));
                 std::process::exit(1);
             }
         }

@@ -21,34 +21,69 @@ pub(super) fn check(host: &Host) -> Vec<Finding> {
             return vec![finding.fix("sudo nft list ruleset; sudo iptables-save")];
         }
     };
-    let is_nft = rules.lines().any(|line| line.trim_start().starts_with("table "));
-    let open = if is_nft {
-        "nft insert rule inet filter input udp dport 4791 accept"
+    let rules = Rule::all(&rules);
+    let about: Vec<_> = rules.iter().filter(|rule| rule.is_about_port()).collect();
+    vec![if let Some(rule) = about.iter().find(|rule| rule.refuses()) {
+        Finding::problem(CHECK, format!("a rule refuses UDP port {PORT}: {}", rule.text), why).fix(rule.remedy())
+    } else if !about.is_empty() {
+        Finding::ok(CHECK, format!("rules name UDP port {PORT}, and none refuses it"))
+    } else if let Some(policy) = rules.iter().find(|rule| rule.drops_by_default()) {
+        let what = format!("what no rule names is dropped, and none names UDP port {PORT}");
+        Finding::unknown(CHECK, what, why).fix(policy.remedy())
     } else {
-        "iptables -I INPUT -p udp --dport 4791 -j ACCEPT"
-    };
-    let about: Vec<_> = rules.lines().filter(|line| line.contains(PORT)).map(str::to_lowercase).collect();
-    let is_refused = |line: &&String| line.contains("drop") || line.contains("reject");
-    vec![match about.iter().find(is_refused) {
-        Some(rule) => {
-            Finding::problem(CHECK, format!("a rule refuses UDP port {PORT}: {}", rule.trim()), why).fix(open)
-        }
-        None if !about.is_empty() => Finding::ok(CHECK, format!("rules name UDP port {PORT}, and none refuses it")),
-        None if drops_by_default(&rules) => {
-            let what = format!("what no rule names is dropped, and none names UDP port {PORT}");
-            Finding::unknown(CHECK, what, why).fix(open)
-        }
-        None => Finding::ok(CHECK, format!("no rule names UDP port {PORT}, and what no rule names comes in")),
+        Finding::ok(CHECK, format!("no rule names UDP port {PORT}, and what no rule names comes in"))
     }]
 }
 
-/// Whether the policy for what comes in is to drop it.
-fn drops_by_default(rules: &str) -> bool {
-    let drops = |line: &str| {
-        let line = line.trim().to_lowercase();
-        (line.contains("hook input") && line.contains("policy drop")) || line.starts_with(":input drop")
-    };
-    rules.lines().any(drops)
+/// A line of what `nft list ruleset` or `iptables-save` says.
+#[derive(Debug)]
+struct Rule<'a> {
+    text: &'a str,
+    /// The table and the chain that it is in, as nft names them; none of iptables.
+    place: Option<(&'a str, &'a str)>,
+}
+
+impl<'a> Rule<'a> {
+    fn all(text: &'a str) -> Vec<Self> {
+        let (mut table, mut chain) = (None, "");
+        let rule = |line: &'a str| {
+            let line = line.trim();
+            if let Some(name) = line.strip_prefix("table ") {
+                table = Some(name.trim_end_matches(['{', ' ']));
+            } else if let Some(name) = line.strip_prefix("chain ") {
+                chain = name.trim_end_matches(['{', ' ']);
+            } else if line.starts_with('*') {
+                // iptables-save begins a table.
+                table = None;
+            }
+            Self { text: line, place: table.map(|table| (table, chain)) }
+        };
+        text.lines().map(rule).collect()
+    }
+
+    fn is_about_port(&self) -> bool {
+        let is_it = |digits: &str| digits == PORT;
+        self.text.contains("dport") && self.text.split(|letter: char| !letter.is_ascii_digit()).any(is_it)
+    }
+
+    fn refuses(&self) -> bool {
+        let text = self.text.to_lowercase();
+        text.contains("drop") || text.contains("reject")
+    }
+
+    /// Whether it says that what comes in is dropped if no rule names it.
+    fn drops_by_default(&self) -> bool {
+        let text = self.text.to_lowercase();
+        (text.contains("hook input") && text.contains("policy drop")) || text.starts_with(":input drop")
+    }
+
+    /// The command that lets packets in before this rule is looked at.
+    fn remedy(&self) -> String {
+        match self.place {
+            Some((table, chain)) => format!("nft insert rule {table} {chain} udp dport {PORT} accept"),
+            None => format!("iptables -I INPUT -p udp --dport {PORT} -j ACCEPT"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -62,14 +97,16 @@ mod tests {
     fn a_rule_that_refuses_is_shown() {
         let mut host = Fixture::with_device();
         assert!(is_well(&check(&host)));
-        host.firewall = || Ok("table inet filter {\n chain input {\n  udp dport 4791 drop\n }\n}\n".to_owned());
+        host.firewall = || Ok("table ip f {\n chain in {\n  udp dport { 53, 4791 } drop\n }\n}\n".to_owned());
         let findings = check(&host);
-        assert!(only(&findings, Level::Problem).what.ends_with(": udp dport 4791 drop"));
-        assert!(mended_by(&findings).starts_with("nft insert"));
-        host.firewall = || Ok("-A INPUT -p udp -m udp --dport 4791 -j REJECT\n".to_owned());
-        assert!(mended_by(&check(&host)).starts_with("iptables -I"));
+        assert!(only(&findings, Level::Problem).what.ends_with(": udp dport { 53, 4791 } drop"));
+        assert_eq!(mended_by(&findings), "nft insert rule ip f in udp dport 4791 accept");
+        host.firewall = || Ok("table ip f {\n}\n*filter\n-A INPUT -p udp -m udp --dport 4791 -j REJECT\n".to_owned());
+        assert_eq!(mended_by(&check(&host)), "iptables -I INPUT -p udp --dport 4791 -j ACCEPT");
         host.firewall = || Ok(":INPUT DROP [0:0]\n-A INPUT -p udp --dport 4791 -j ACCEPT\n".to_owned());
         assert!(is_well(&check(&host)));
+        host.firewall = || Ok("-A INPUT -p udp --dport 47910 -j DROP\n".to_owned());
+        assert!(is_well(&check(&host)), "another port");
     }
 
     #[test]
@@ -77,14 +114,12 @@ mod tests {
         let mut host = Fixture::with_device();
         host.firewall = || Err("not root".to_owned());
         assert!(only(&check(&host), Level::Unknown).what.contains("not root"));
-        for rules in [
-            "table inet f {\n chain i {\n  type filter hook input priority 0; policy drop;\n }\n}",
-            ":INPUT DROP [0:0]",
-        ] {
-            assert!(drops_by_default(rules));
-        }
         host.firewall = || Ok(":INPUT DROP [0:0]\n".to_owned());
-        only(&check(&host), Level::Unknown);
+        assert!(only(&check(&host), Level::Unknown).what.starts_with("what no rule names is dropped"));
+        host.firewall =
+            || Ok("table inet f {\n chain i {\n  type filter hook input priority 0; policy drop;\n }\n}".to_owned());
+        let fix = only(&check(&host), Level::Unknown).fix.clone();
+        assert_eq!(fix.as_deref(), Some("nft insert rule inet f i udp dport 4791 accept"));
         assert!(check(&Fixture::without_device()).is_empty());
     }
 }

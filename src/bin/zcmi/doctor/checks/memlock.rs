@@ -8,6 +8,8 @@ const CHECK: &str = "memlock";
 const LEAST: u64 = 64 << 20;
 /// CAP_IPC_LOCK, which frees from the limit.
 const CAPABILITY: u32 = 14;
+/// For the shell that it is typed into: its own `ulimit` goes no higher than the hard limit.
+const SHELL: &str = "sudo prlimit --pid $$ --memlock=unlimited:unlimited";
 
 pub(super) fn check(host: &Host) -> Vec<Finding> {
     let Some(limit) = host.memlock else { return vec![Finding::ok(CHECK, "no limit on locked memory")] };
@@ -18,10 +20,10 @@ pub(super) fn check(host: &Host) -> Vec<Finding> {
         return vec![Finding::ok(CHECK, format!("{limit} bytes of memory may be locked"))];
     }
     let what = format!("only {limit} bytes of memory may be locked (RLIMIT_MEMLOCK)");
-    let why = "memory that is registered with an RDMA device is locked; beyond the limit that fails";
+    let why = "memory that is registered with an RDMA device is locked; beyond the limit that fails (of a service, set LimitMEMLOCK=infinity)";
     // Without a device nothing is.
     let level = if host.devices().is_empty() { Level::Notice } else { Level::Problem };
-    let fix = if host.container().is_some() { "docker run --ulimit memlock=-1 …" } else { "ulimit -l unlimited" };
+    let fix = if host.container().is_some() { "docker run --ulimit memlock=-1 …" } else { SHELL };
     vec![Finding { level, ..Finding::problem(CHECK, what, why).fix(fix) }]
 }
 
@@ -44,7 +46,7 @@ mod tests {
         assert!(is_well(&check(&host)));
         host.memlock = Some(8 << 20);
         let findings = check(&host);
-        assert_eq!(mended_by(&findings), "ulimit -l unlimited");
+        assert_eq!(mended_by(&findings), SHELL);
         assert!(only(&findings, Level::Problem).what.contains("8388608"));
         host.write("/.dockerenv", "");
         assert!(mended_by(&check(&host)).contains("--ulimit memlock=-1"));
