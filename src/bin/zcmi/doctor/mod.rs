@@ -81,6 +81,7 @@ mod tests {
         host.remove("/proc/sys/kernel/random/boot_id");
         let report = Report::of(&host, false);
         assert_eq!(report.problems, 4, "{:#?}", report.findings);
+        assert!(report.findings.is_sorted_by_key(|finding| std::cmp::Reverse(finding.level)), "the worst first");
         for finding in report.findings {
             assert!(!finding.what.is_empty());
             if finding.level == Level::Problem {
