@@ -79,19 +79,11 @@ fn doctor_looks_at_this_host() {
 }
 
 #[test]
-fn doctor_finds_what_this_user_may_not() {
+fn what_this_user_may_not_is_told() {
     if !has_device() || !rustix::process::getuid().is_root() {
         return;
     }
-    // The same devices under other modes, for one process of another user whose limit is low.
-    let wrapper = "mount --make-rprivate /; cd /dev/infiniband; \
-        nodes=$(for f in *; do echo $f $(stat -c '0x%t 0x%T' $f); done); mount -t tmpfs -o mode=755 tmpfs /dev/infiniband; cd /dev/infiniband; \
-        echo \"$nodes\" | while read -r f major minor; do mknod -m 600 $f c $((major)) $((minor)); done; cd /; \
-        exec prlimit --memlock=65536:65536 setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"";
-    let output = Command::new("unshare")
-        .args(["--mount", "sh", "-ec", wrapper, "sh", env!("CARGO_BIN_EXE_zcmi"), "doctor", "--format", "json"])
-        .output()
-        .expect("it starts");
+    let output = run_forbidden("doctor");
     let health: Health = parse(&output);
     assert_eq!(output.status.code(), Some(1), "{health:?}");
     let is_told = |check: &str, word: &str| {
@@ -100,6 +92,23 @@ fn doctor_finds_what_this_user_may_not() {
     };
     assert!(is_told("device-files", "uverbs0") && is_told("device-files", "rdma_cm"), "{health:?}");
     assert!(is_told("memlock", "65536"), "{health:?}");
+
+    let output = run_forbidden("info");
+    let info: Info = parse(&output);
+    assert!(output.status.success() && info.devices[0].error.is_some(), "{info:?}");
+    assert!(info.transports[1].reason.as_ref().is_some_and(|reason| reason.contains("ermission")), "{info:?}");
+}
+
+/// Runs the command as another user, with a low limit, who may not open the device files. They are the same devices under other modes,
+/// for this one process.
+fn run_forbidden(what: &str) -> Output {
+    let wrapper = "mount --make-rprivate /; cd /dev/infiniband; \
+        nodes=$(for f in *; do echo $f $(stat -c '0x%t 0x%T' $f); done); mount -t tmpfs -o mode=755 tmpfs /dev/infiniband; cd /dev/infiniband; \
+        echo \"$nodes\" | while read -r f major minor; do mknod -m 600 $f c $((major)) $((minor)); done; cd /; \
+        exec prlimit --memlock=65536:65536 setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-ec", wrapper, "sh", env!("CARGO_BIN_EXE_zcmi"), what, "--format", "json"]);
+    finish(command)
 }
 
 #[test]
@@ -122,6 +131,17 @@ fn a_peer_is_tried_step_by_step() {
         assert_eq!((served.as_str(), error), (transport, None));
         assert!(server.wait().success());
     }
+}
+
+#[test]
+fn the_settings_choose_the_way_and_what_was_passed_over_is_told() {
+    let mut server = Server::start(&["auto://127.0.0.1:0", "--once"]);
+    let mut asking = command(&["doctor", &server.address, "--format", "json"]);
+    asking.env("ZCMI_TRANSPORT", "tcp");
+    let way: Way = parse(&finish(asking));
+    assert_eq!((way.ok, way.transport.as_deref()), (true, Some("tcp")), "{way:?}");
+    assert!(way.passed_over.iter().any(|why| why == "shm: the settings say otherwise"), "{way:?}");
+    assert!(server.wait().success());
 }
 
 #[test]
@@ -156,10 +176,10 @@ fn a_server_serves_peer_after_peer_until_it_is_told_to_end() {
 
 #[test]
 fn what_fails_on_the_way_is_named() {
-    // Nobody listens at a port that was just free.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+    // Nobody listens there.
+    let free = "127.0.0.1:1";
     for (peer, failing) in [
-        (free.to_string(), "tcp"),
+        (free.to_owned(), "tcp"),
         ("no-such-host.invalid".to_owned(), "name"),
         ("shm://zcmi-nobody".to_owned(), "connect"),
     ] {
@@ -171,7 +191,7 @@ fn what_fails_on_the_way_is_named() {
         assert!(last.error.is_some() && last.hint.is_some(), "{way:?}");
         assert_eq!(way.transport, None);
     }
-    let output = run(&["doctor", &free.to_string()]);
+    let output = run(&["doctor", free]);
     assert!(text_of(&output).contains("zcmi serve"), "{output:?}");
 }
 
@@ -238,9 +258,14 @@ fn the_document_has_all_fields_and_checks() {
     }
 }
 
-/// Runs the command to its end.
+/// Runs `zcmi` to its end.
 fn run(arguments: &[&str]) -> Output {
-    let child = command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    finish(command(arguments))
+}
+
+/// Runs a command to its end, which comes in time.
+fn finish(mut command: Command) -> Output {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     let id = Pid::from_child(&child);
     let (done, over) = std::sync::mpsc::channel::<()>();
     // Ends it, should it not end by itself.

@@ -12,6 +12,8 @@ pub(super) struct Port {
     /// `ACTIVE`, `DOWN`, `INIT` and the like; empty if it is not told.
     pub(super) state: String,
     pub(super) is_ethernet: bool,
+    /// Over Ethernet, and not iWARP, whose GIDs are no addresses.
+    pub(super) is_roce: bool,
     /// The network interface that its packets go through.
     pub(super) netdev: Option<String>,
     pub(super) gids: Vec<Gid>,
@@ -61,11 +63,15 @@ impl Port {
             .or_else(|| gids.iter().find_map(|gid| gid.netdev.clone()))
             .or_else(|| host.list(format!("/sys/class/infiniband/{device}/device/net")).into_iter().next());
         let state = read("state").unwrap_or_default();
+        let is_ethernet = read("link_layer").is_some_and(|layer| layer == "Ethernet");
+        // "4: RNIC".
+        let node_type = host.read(format!("/sys/class/infiniband/{device}/node_type")).unwrap_or_default();
         Self {
             device: device.to_owned(),
             number,
             state: state.split(": ").last().unwrap_or_default().to_owned(),
-            is_ethernet: read("link_layer").is_some_and(|layer| layer == "Ethernet"),
+            is_ethernet,
+            is_roce: is_ethernet && !node_type.starts_with("4:"),
             netdev,
             gids,
         }
@@ -106,10 +112,12 @@ mod tests {
             (port.name().as_str(), port.state.as_str(), port.netdev_or_word()),
             ("rxe0 port 1", "ACTIVE", "rnet0")
         );
-        assert!(port.is_ethernet);
+        assert!(port.is_ethernet && port.is_roce);
         let ips: Vec<_> = port.gids.iter().map(|gid| gid.ip().to_string()).collect();
         assert_eq!(ips, ["fe80::202:304:506:708", "192.0.2.1"]);
         assert!(port.gids[0].is_link_local() && !port.gids[1].is_link_local());
+        host.write("/sys/class/infiniband/rxe0/node_type", "4: RNIC\n");
+        assert!(Port::all(&host)[0].is_ethernet && !Port::all(&host)[0].is_roce);
         assert!(Port::all(&Fixture::empty()).is_empty());
     }
 }

@@ -90,7 +90,7 @@ mod with_verbs {
 
     pub(in crate::info) fn all(host: &Host) -> Result<Vec<Device>, String> {
         match verbs::Device::list() {
-            Ok(devices) => Ok(devices.iter().map(Device::of).collect()),
+            Ok(devices) => Ok(devices.iter().map(|device| Device::of(host, device)).collect()),
             // Where the kernel has nothing of RDMA, libibverbs answers the same.
             Err(error) if error.is_not_installed() && Libraries::of(host).ibverbs.is_some() => Ok(Vec::new()),
             Err(error) if error.is_not_installed() => Err("libibverbs is not installed".to_owned()),
@@ -99,7 +99,7 @@ mod with_verbs {
     }
 
     impl Device {
-        fn of(device: &verbs::Device) -> Self {
+        fn of(host: &Host, device: &verbs::Device) -> Self {
             let mut found = Self {
                 name: device.name().to_owned(),
                 node_type: node_type(device.node_type()),
@@ -111,7 +111,11 @@ mod with_verbs {
                 ports: Vec::new(),
                 error: None,
             };
-            found.error = found.ask(device).err().map(|error| error.to_string());
+            // libibverbs does not tell why it cannot open it: it looks elsewhere, and finds nothing there.
+            found.error = match (host.open)(&host.path(device.path())) {
+                Ok(()) => found.ask(device).err().map(|error| error.to_string()),
+                Err(error) => Some(format!("{}: {error}", found.file)),
+            };
             found
         }
 

@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::super::finding::Finding;
-use super::super::ports::Port;
+use super::super::ports::{Gid, Port};
 use crate::host::Host;
 
 const CHECK: &str = "addresses";
 const IPV6: &str = "ipv6";
 
 pub(super) fn check(host: &Host) -> Vec<Finding> {
-    let ports: Vec<_> = Port::all(host).into_iter().filter(|port| port.is_ethernet).collect();
+    let ports: Vec<_> = Port::all(host).into_iter().filter(|port| port.is_roce).collect();
     if ports.is_empty() {
         return Vec::new();
     }
@@ -30,14 +30,23 @@ fn look_at(host: &Host, port: &Port, own: &HashSet<IpAddr>) -> Vec<Finding> {
         return vec![Finding::problem(CHECK, what, why).fix(format!("ip link set dev {netdev} up"))];
     }
     let mut findings: Vec<_> = without_ipv6(host, port).into_iter().collect();
-    for gid in port.gids.iter().filter(|gid| !gid.is_link_local() && !own.contains(&gid.ip())) {
-        let what = format!("GID {} of {}, {}, is no address of {netdev}", gid.index, port.name(), gid.ip());
+    // Those of another network namespace cannot be judged from here. RoCE v1 and v2 have an entry each.
+    let is_here = |gid: &&Gid| gid.netdev.as_ref().is_none_or(|name| host.exists(format!("/sys/class/net/{name}")));
+    let mut seen = HashSet::new();
+    let gids: Vec<_> = port.gids.iter().filter(is_here).filter(|gid| seen.insert(gid.address)).collect();
+    if gids.is_empty() {
+        let what = format!("the GIDs of {} are of another network namespace", port.name());
+        return vec![Finding::unknown(CHECK, what, "rdma:// reaches the device from there only")];
+    }
+    for gid in gids.iter().filter(|gid| !gid.is_link_local() && !own.contains(&gid.ip())) {
+        let below = gid.netdev.as_deref().unwrap_or(netdev);
+        let what = format!("GID {} of {}, {}, is no address of {below}", gid.index, port.name(), gid.ip());
         let why = "packets to it do not come here, and those from it have no way back";
         let length = if gid.ip().is_ipv4() { 24 } else { 64 };
-        findings
-            .push(Finding::problem(CHECK, what, why).fix(format!("ip address add {}/{length} dev {netdev}", gid.ip())));
+        let fix = format!("ip address add {}/{length} dev {below}", gid.ip());
+        findings.push(Finding::problem(CHECK, what, why).fix(fix));
     }
-    let good: Vec<_> = port.gids.iter().map(super::super::ports::Gid::ip).filter(|ip| own.contains(ip)).collect();
+    let good: Vec<_> = gids.iter().map(|gid| gid.ip()).filter(|ip| own.contains(ip)).collect();
     let is_local = |ip: &&IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
     if findings.is_empty() && good.iter().all(|ip| is_local(&ip)) {
         let what = format!("{netdev}, the interface of {}, has no address but link-local ones", port.name());
@@ -106,6 +115,18 @@ mod tests {
         assert_eq!(mended_by(&check(&host)), "ip address add 192.0.2.9/24 dev rnet0");
         host.gid(2, "2001:0db8:0000:0000:0000:0000:0000:0001");
         assert_eq!(mended_by(&check(&host)), "ip address add 2001:db8::1/64 dev rnet0");
+        let port = "/sys/class/infiniband/rxe0/ports/1";
+        host.write(&format!("{port}/gid_attrs/ndevs/2"), "elsewhere0\n");
+        assert!(is_well(&check(&host)), "of another namespace");
+        host.remove("/sys/class/net/rnet0");
+        host.write(&format!("{port}/gid_attrs/ndevs/2"), "rnet0\n");
+        assert!(only(&check(&host), Level::Unknown).what.contains("another network namespace"));
+        host.write("/sys/class/net/rnet0/mtu", "1500");
+        host.gid(2, "0000:0000:0000:0000:0000:ffff:c000:0201");
+        assert!(check(&host)[0].what.ends_with("fe80::202:304:506:708, 192.0.2.1"), "twice: {:?}", check(&host));
+        host.gid(2, "0000:0000:0000:0000:0000:ffff:c000:0209");
+        host.write("/sys/class/infiniband/rxe0/node_type", "4: RNIC\n");
+        assert!(check(&host).is_empty(), "iWARP");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) fn check(host: &Host) -> Vec<Finding> {
     }
     let elsewhere =
         |port: &Port| port.netdev.as_ref().is_some_and(|name| !host.exists(format!("/sys/class/net/{name}")));
-    if let Some(port) = Port::all(host).into_iter().find(|port| port.is_ethernet && elsewhere(port)) {
+    if let Some(port) = Port::all(host).into_iter().find(|port| port.is_roce && elsewhere(port)) {
         let what = format!("{}, the interface of {}, is outside of this container", port.netdev_or_word(), port.name());
         let why = "RoCE uses the addresses of its interface, which this container does not have";
         findings.push(Finding::problem(CHECK, what, why).fix("docker run --network=host --device=/dev/infiniband …"));

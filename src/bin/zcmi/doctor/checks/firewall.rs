@@ -9,7 +9,7 @@ const CHECK: &str = "firewall";
 const PORT: &str = "4791";
 
 pub(super) fn check(host: &Host) -> Vec<Finding> {
-    let has_roce = |port: &Port| port.is_ethernet && port.gids.iter().any(|gid| gid.kind != "IB/RoCE v1");
+    let has_roce = |port: &Port| port.is_roce && port.gids.iter().any(|gid| gid.kind != "IB/RoCE v1");
     if !Port::all(host).iter().any(has_roce) {
         return Vec::new();
     }

@@ -11,7 +11,7 @@ const HEADERS: u64 = 40 + 8 + 12 + 4 + 28 + 4;
 const USUAL: u32 = 1024;
 
 pub(super) fn check(host: &Host) -> Vec<Finding> {
-    Port::all(host).iter().filter(|port| port.is_ethernet).map(|port| look_at(host, port)).collect()
+    Port::all(host).iter().filter(|port| port.is_roce).map(|port| look_at(host, port)).collect()
 }
 
 fn look_at(host: &Host, port: &Port) -> Finding {
