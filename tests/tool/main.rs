@@ -206,6 +206,21 @@ fn a_listener_that_does_not_answer_is_not_waited_for_without_end() {
 }
 
 #[test]
+fn a_peer_that_says_nothing_is_not_waited_for_without_end() {
+    common::run(async {
+        let listener = zcmi::Listener::bind(&common::worker(), "tcp://127.0.0.1:0").await.expect("listens");
+        let uri = listener.uri();
+        let asking = tokio::task::spawn_blocking(move || run(&["doctor", &uri, "--format", "json"]));
+        let _connection = listener.accept().await.expect("accepts");
+        let output = asking.await.expect("no panic");
+        let way: Way = parse(&output);
+        let last = way.steps.last().expect("a step");
+        assert_eq!((output.status.code(), last.step.as_str(), last.ok), (Some(1), "handle", false), "{way:?}");
+        assert!(last.error.as_ref().is_some_and(|error| error.contains("no answer within")), "{way:?}");
+    });
+}
+
+#[test]
 fn other_programs_are_not_served() {
     let server = Server::start(&["tcp://127.0.0.1:0"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
