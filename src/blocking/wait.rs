@@ -61,6 +61,10 @@ fn run<F: Future>(future: Pin<&mut F>, deadline: Option<Instant>) -> Option<F::O
     let mut run_with = |(parked, waker): &(Arc<Parked>, Waker)| {
         future.take().and_then(|future| parked.run(future, &mut Context::from_waker(waker), deadline))
     };
+    // One within another has a waker of its own: it must not take what wakes the outer one.
+    if DEPTH.get() > 1 {
+        return run_with(&Parked::here());
+    }
     match PARKED.try_with(&mut run_with) {
         Ok(output) => output,
         // The thread is about to end.
@@ -168,6 +172,31 @@ fn late(timeout: Duration, operation: &'static str) -> Error {
 mod tests {
     use super::*;
     use std::future::poll_fn;
+
+    #[test]
+    fn one_within_another_does_not_take_what_wakes_the_outer() {
+        let (wake, woken) = std::sync::mpsc::channel::<Waker>();
+        let (mut is_first, is_there) = (true, Arc::new(AtomicBool::new(false)));
+        let there = Arc::clone(&is_there);
+        let outer = poll_fn(|context| {
+            if is_there.load(Ordering::Relaxed) {
+                return Poll::Ready(());
+            }
+            if std::mem::take(&mut is_first) {
+                wake.send(context.waker().clone()).expect("somebody wakes");
+                // The outer is woken while this waits, and this never is.
+                block_on_timeout(std::future::pending::<()>(), Duration::from_millis(50));
+            }
+            Poll::Pending
+        });
+        let waking = std::thread::spawn(move || {
+            let waker = woken.recv().expect("a waker");
+            there.store(true, Ordering::Relaxed);
+            waker.wake();
+        });
+        assert_eq!(block_on_timeout(outer, Duration::from_secs(5)), Some(()));
+        waking.join().expect("no panic");
+    }
 
     #[test]
     fn it_waits_for_the_waker_and_no_longer_than_told() {
