@@ -259,7 +259,8 @@ impl Actor {
     pub(crate) fn begin_notice(&self, model: &Rc<Model>, offset: usize, bytes: &[u8]) -> u32 {
         let value = self.session.next_notice.replace(self.session.next_notice.get() + 1);
         self.session.add_notice(self.side, value, Rc::clone(model), offset, bytes.to_vec());
-        let number = self.session.number_of(model);
+        // A simulation has no other process to tell.
+        let number = self.session.number_of(model).unwrap_or_default();
         self.session.tell(Fact::Notice { value, model: number, offset, bytes: bytes.to_vec() });
         value
     }

@@ -108,17 +108,16 @@ impl Session {
     }
 
     /// The number of a model that both know.
-    pub(crate) fn number_of(&self, model: &Rc<Model>) -> u64 {
-        let models = self.far.as_ref().map(|far| far.models.borrow());
-        let known =
-            models.and_then(|models| models.iter().find(|(_, known)| Rc::ptr_eq(known, model)).map(|(at, _)| *at));
-        known.unwrap_or_default()
+    pub(crate) fn number_of(&self, model: &Rc<Model>) -> Option<u64> {
+        let models = self.far.as_ref()?.models.borrow();
+        models.iter().find(|(_, known)| Rc::ptr_eq(known, model)).map(|(at, _)| *at)
     }
 
     /// Has the other process say what it has left in a grant that has ended.
     pub(crate) async fn learn(&self, model: &Rc<Model>) {
         let Some(far) = &self.far else { return };
-        let number = self.number_of(model);
+        // The other has not heard of one whose handle could not be sent.
+        let Some(number) = self.number_of(model) else { return };
         self.tell(Fact::Ask { model: number });
         while !far.is_gone.get() {
             let changed = self.changed.notified();
