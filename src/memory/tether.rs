@@ -31,8 +31,14 @@ impl Tether {
 
     /// Drops `what` when none of several peers has any of our pages any more.
     pub(crate) fn drop_when_all_cut(mut tethers: Vec<Arc<Self>>, what: Box<dyn Send>) {
-        if let Some(tether) = tethers.pop() {
-            tether.drop_when_cut(Left { tethers, what: Some(what) });
+        // None within another: no stack has room for as many as there may be.
+        while let Some(tether) = tethers.pop() {
+            if !tether.epoch.is_current() {
+                return std::mem::forget(what);
+            }
+            if !tether.is_cut() {
+                return tether.watch(Left { tethers, what: Some(what) });
+            }
         }
     }
 
@@ -42,9 +48,12 @@ impl Tether {
             // A forked child has not got the memory.
             return std::mem::forget(what);
         }
-        if self.is_cut() {
-            return drop(what);
+        if !self.is_cut() {
+            self.watch(what);
         }
+    }
+
+    fn watch(&self, what: impl Send + 'static) {
         let watched = self.ours.try_clone().and_then(|ours| Ok((ours.try_clone()?, ours)));
         let (Ok((watched, ours)), Ok(service)) = (watched, Service::of_process()) else {
             tracing::error!("pages that a peer may still have cannot be watched, and are never used again");
@@ -89,5 +98,49 @@ fn is_cut(ours: &OwnedFd) -> bool {
 impl fmt::Debug for Tether {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Tether").field(&self.is_cut()).finish()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// Says that it was dropped, by its channel's end.
+    fn telltale() -> (Box<dyn Send>, Receiver<()>) {
+        let (dropped, heard): (Sender<()>, _) = channel();
+        (Box::new(dropped), heard)
+    }
+
+    #[test]
+    fn what_several_peers_have_is_dropped_with_the_last_of_them() {
+        for last in 0..3 {
+            let mut peers: Vec<_> = (0..3).map(|_| Tether::new().expect("a pipe")).collect();
+            let (what, heard) = telltale();
+            Tether::drop_when_all_cut(peers.iter().map(|(ours, _)| Arc::clone(ours)).collect(), what);
+            let kept = peers.swap_remove(last);
+            drop(peers);
+            assert_eq!(heard.recv_timeout(Duration::from_millis(50)), Err(RecvTimeoutError::Timeout), "{last} has it");
+            drop(kept);
+            assert_eq!(heard.recv_timeout(SOON), Err(RecvTimeoutError::Disconnected));
+        }
+    }
+
+    #[test]
+    fn so_many_that_no_stack_had_room_for_all_are_let_go_one_after_the_other() {
+        let (tether, theirs) = Tether::new().expect("a pipe");
+        let many = || vec![Arc::clone(&tether); 100_000];
+        let (what, heard) = telltale();
+        Tether::drop_when_all_cut(many(), what);
+        assert_eq!(heard.recv_timeout(Duration::from_millis(50)), Err(RecvTimeoutError::Timeout));
+        drop(theirs);
+        assert_eq!(heard.recv_timeout(SOON), Err(RecvTimeoutError::Disconnected), "on the service thread");
+        let (what, heard) = telltale();
+        Tether::drop_when_all_cut(many(), what);
+        assert_eq!(heard.recv_timeout(SOON), Err(RecvTimeoutError::Disconnected), "here");
     }
 }
