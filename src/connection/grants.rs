@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::core::{Core, EndedGrant, Garbage, LinkKey, ToDeregister, find};
 use super::link::Link;
 use super::link_grants::{Answer, GrantToken, OwnedGrant, Phase};
-use crate::memory::{GrantState, Registration, Revocation};
+use crate::memory::{GrantState, Registration};
 use crate::protocol::{GrantId, Scope};
 use crate::transport::{ChannelKey, NotBound, Opening, Queue};
 use crate::{Access, Error, ErrorKind, Result, failpoint};
@@ -232,7 +232,7 @@ impl<Q: Queue> Core<Q> {
         failpoint::reach("grant.closed");
         let Some(link) = self.link(key) else { return };
         let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
-        let told = if grant.is_agreed { Revocation::Agreed } else { Revocation::Forced };
+        let told = grant.how();
         let (state, region) = (Arc::clone(&grant.state), grant.region.take());
         let is_out_of_hand = grant.is_direct && !grant.is_agreed;
         grant.phase = Phase::Over;
@@ -365,7 +365,7 @@ impl<Q: Queue> Core<Q> {
             }
             (None, Some(_)) => {
                 grant.phase = Phase::Deregistering;
-                let how = if grant.is_agreed { Revocation::Agreed } else { Revocation::Forced };
+                let how = grant.how();
                 if let Some(region) = grant.region.take() {
                     let state = Arc::clone(&grant.state);
                     self.to_deregister.push(ToDeregister { link: key, id, region, state, how });

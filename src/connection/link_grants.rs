@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::memory::{GrantState, Registration};
+use crate::memory::{GrantState, Registration, Revocation};
 use crate::protocol::{GrantId, GrantSlots, Held, Revoking, Scope};
 use crate::transport::WindowKey;
 
@@ -45,6 +45,15 @@ impl OwnedGrant {
             Phase::Binding { unwanted } => unwanted,
             Phase::Deregistering | Phase::Over => None,
         }
+    }
+
+    /// How it ends, now that its region goes; the state knows from here on if it is with consent.
+    pub(super) fn how(&self) -> Revocation {
+        if !self.is_agreed {
+            return Revocation::Forced;
+        }
+        self.state.agreed();
+        Revocation::Agreed
     }
 }
 

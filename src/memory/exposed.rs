@@ -12,8 +12,8 @@ use bytes::Bytes;
 use super::exposure::{Exposure, Grantable};
 use super::slab::{Slab, not_for_devices};
 use super::{
-    Buffer, Domain, GrantState, RegionAccess, Registered, Registrable, Registration, Revocation, SharedBuffer,
-    SharedMemory, Tether, volatile,
+    Buffer, Domain, GrantState, RegionAccess, Registered, Registrable, Registration, SharedBuffer, SharedMemory,
+    Tether, volatile,
 };
 use crate::sync::locks::Mutex;
 use crate::{Error, ErrorKind, Result};
@@ -332,9 +332,7 @@ impl<M: Send + 'static> Host<M> {
     /// Those of whom it is not certain that they do not access the memory any more.
     fn holders(&self) -> Vec<Arc<Tether>> {
         let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_access = holders
-            .drain(..)
-            .filter(|(tether, state)| !matches!(state.result(), Some(Ok(Revocation::Agreed))) && !tether.is_cut());
+        let may_access = holders.drain(..).filter(|(tether, state)| !state.has_agreed() && !tether.is_cut());
         may_access.map(|(tether, _)| tether).collect()
     }
 }
@@ -403,7 +401,7 @@ impl<M: Exposable> Grantable for Host<M> {
 
     fn open_to(&self, tether: &Arc<Tether>, state: &Arc<GrantState>) {
         let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        holders.retain(|(_, state)| !matches!(state.result(), Some(Ok(Revocation::Agreed))));
+        holders.retain(|(_, state)| !state.has_agreed());
         holders.push((Arc::clone(tether), Arc::clone(state)));
     }
 

@@ -159,6 +159,7 @@ struct Inner {
     standing: Standing,
     /// The peer did not want what it was granted.
     is_declined: bool,
+    has_agreed: bool,
     wakers: Vec<Waker>,
 }
 
@@ -199,6 +200,16 @@ impl GrantState {
 
     pub(crate) fn is_declined(&self) -> bool {
         self.lock().is_declined
+    }
+
+    /// The holder has agreed, and does not access the memory any more. It is said before the region goes: what then looks whether it may
+    /// use the memory again comes before the end.
+    pub(crate) fn agreed(&self) {
+        self.lock().has_agreed = true;
+    }
+
+    pub(crate) fn has_agreed(&self) -> bool {
+        self.lock().has_agreed
     }
 
     pub(crate) fn ending(&self) {

@@ -221,6 +221,30 @@ fn a_dropped_exposure_is_not_used_again_while_somebody_may_access_it() {
     });
 }
 
+#[test]
+fn a_dropped_exposure_comes_home_when_its_holder_agrees() {
+    run(async {
+        let (mut peer, connection) = start("shares", &worker()).await;
+        let pool = connection.pool();
+        let before = pool.statistics().in_use_bytes;
+        let descriptors = || std::fs::read_dir("/proc/self/fd").expect("our descriptors").count();
+        let mut files = None;
+        for round in 0..9 {
+            let memory = connection.allocate(LENGTH).expect("memory").expose();
+            let grant = memory.grant(&connection, 0..LENGTH, Access::READ_WRITE).await.expect("grants");
+            connection.send(&grant.remote_buffer().to_bytes()).await.expect("sends");
+            assert_eq!(ask(&mut peer, "learn").await, "learnt");
+            assert_eq!(ask(&mut peer, format!("write {round}")).await, "written");
+            drop(memory);
+            assert_eq!(grant.ended().await.expect("is taken back"), Revocation::Agreed);
+            // The first leaves the pipe of the connection.
+            let files = *files.get_or_insert_with(descriptors);
+            soon(|| pool.statistics().in_use_bytes == before && descriptors() <= files).await;
+        }
+        assert_eq!(ask(&mut peer, "write 1").await, "Revoked");
+    });
+}
+
 /// Memory that the owner serves and memory that is accessed directly, on one connection: what was begun first is there first.
 #[test]
 fn what_goes_directly_overtakes_nothing_that_is_served() {
