@@ -5,17 +5,17 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 
 use super::exposure::{Exposure, Grantable};
+use super::holders::Holders;
 use super::slab::{Slab, not_for_devices};
 use super::{
     Buffer, Domain, GrantState, RegionAccess, Registered, Registrable, Registration, SharedBuffer, SharedMemory,
     Tether, volatile,
 };
-use crate::sync::locks::Mutex;
 use crate::{Error, ErrorKind, Result};
 
 /// A [`Buffer`] that peers may access.
@@ -84,7 +84,7 @@ impl<M: Exposable> Exposed<M> {
             is_writable: memory.may_change(),
             is_on_demand: memory.is_on_demand(),
             turns: RwLock::default(),
-            holders: Mutex::default(),
+            holders: Holders::default(),
             memory: Some(memory),
         });
         Self { exposure: Exposure::new(Arc::clone(&memory) as Arc<dyn Grantable>), memory }
@@ -127,7 +127,7 @@ impl<M: Exposable> Exposed<M> {
         exposure.end().await?;
         let stuck = || Error::new(ErrorKind::Other, "revoke").with_detail("the device did not let go of the memory");
         let mut host = Arc::into_inner(memory).ok_or_else(stuck)?;
-        let holders = host.holders();
+        let holders = host.holders.take();
         match host.memory.take() {
             // Somebody has not said that he is done with the pages: they are left to him, until he has unmapped them.
             Some(memory) if !holders.is_empty() => {
@@ -322,25 +322,15 @@ struct Host<M: Send + 'static> {
     /// Our own threads take turns, those too that serve a peer: words and bytes of one place must not be accessed at once within
     /// a process.
     turns: RwLock<()>,
-    /// Peers whose own processors access the memory, for as long as their grants have not ended with their consent.
-    holders: Mutex<Vec<(Arc<Tether>, Arc<GrantState>)>>,
+    holders: Holders,
     /// Not touched until it is given back, and there until then.
     memory: Option<M>,
-}
-
-impl<M: Send + 'static> Host<M> {
-    /// Those of whom it is not certain that they do not access the memory any more.
-    fn holders(&self) -> Vec<Arc<Tether>> {
-        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_access = holders.drain(..).filter(|(tether, state)| !state.has_agreed() && !tether.is_cut());
-        may_access.map(|(tether, _)| tether).collect()
-    }
 }
 
 /// It is used again when nobody accesses it any more.
 impl<M: Send + 'static> Drop for Host<M> {
     fn drop(&mut self) {
-        let holders = self.holders();
+        let holders = self.holders.take();
         if let Some(memory) = self.memory.take().filter(|_| !holders.is_empty()) {
             Tether::drop_when_all_cut(holders, Box::new(memory));
         }
@@ -400,9 +390,7 @@ impl<M: Exposable> Grantable for Host<M> {
     }
 
     fn open_to(&self, tether: &Arc<Tether>, state: &Arc<GrantState>) {
-        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        holders.retain(|(_, state)| !state.has_agreed());
-        holders.push((Arc::clone(tether), Arc::clone(state)));
+        self.holders.add(tether, state);
     }
 
     fn register(

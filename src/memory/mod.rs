@@ -12,6 +12,7 @@ mod exposure;
 pub(crate) mod fake_domain;
 pub(crate) mod foreign;
 mod grant;
+mod holders;
 mod local_keys;
 mod locked_memory;
 mod mapping;
