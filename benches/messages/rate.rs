@@ -1,5 +1,6 @@
 //! Messages one way, as many as may be in flight; the server answers each half of them with an empty one.
 
+use std::hint::black_box;
 use std::time::Instant;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -43,7 +44,22 @@ pub(crate) async fn client(arguments: &Arguments) -> Value {
         "size": arguments.size,
         "messages_per_second": messages / seconds,
         "bytes_per_second": messages * arguments.size as f64 / seconds,
+        "memcpy_bytes_per_second": copying(arguments.size),
     })
+}
+
+/// Bytes that one thread copies in a second, so many at a time, the fastest of ten tries.
+fn copying(size: usize) -> f64 {
+    let (from, mut to) = (vec![7; size], vec![0; size]);
+    let times = (64 << 20) / size.max(1) + 1;
+    let tries = (0..10).map(|_| {
+        let begun = Instant::now();
+        for _ in 0..times {
+            black_box(&mut to).copy_from_slice(black_box(&from));
+        }
+        begun.elapsed().as_secs_f64()
+    });
+    (times * size) as f64 / tries.fold(f64::INFINITY, f64::min)
 }
 
 async fn short(arguments: &Arguments, connection: &Connection, messages: u32) -> Result<()> {

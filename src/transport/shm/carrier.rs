@@ -39,6 +39,8 @@ pub(crate) struct ShmCarrier {
     pub(super) rings: Option<Rings<Ours, Theirs>>,
     /// Whether the peer's end of the socket is gone: what it has sent is in the ring.
     is_ended: bool,
+    /// Bytes that were taken without a look at whether the peer waits for their room.
+    unrung: usize,
     /// What it has rung, if it makes no sense.
     nonsense: Option<Nonsense>,
     /// Where both ends share pages.
@@ -83,7 +85,8 @@ impl Carrier for ShmCarrier {
         let failed = |error| Error::new(ErrorKind::ResourceExhausted, "make a ring").with_source(error);
         let (ours, file) = Ours::new(CAPACITY).map_err(failed)?;
         let socket = Arc::clone(socket);
-        let this = Self { socket, ours: Some(ours), rings: None, is_ended: false, nonsense: None, courier: None };
+        let this =
+            Self { socket, ours: Some(ours), rings: None, is_ended: false, unrung: 0, nonsense: None, courier: None };
         Ok((this, Some(file)))
     }
 
@@ -207,9 +210,15 @@ impl Carrier for ShmCarrier {
     #[inline]
     fn skip(&mut self, length: usize) {
         self.rings.iter_mut().for_each(|rings| rings.skip(length));
+        self.unrung += length;
+        // Who waits for room is not left waiting until the next poll.
+        if self.unrung >= MUCH {
+            self.flush();
+        }
     }
 
     fn flush(&mut self) {
+        self.unrung = 0;
         let Some(rings) = self.rings.as_mut().filter(|_| !self.is_ended) else { return };
         if rings.must_ring() {
             failpoint::reach("ring.unrung");

@@ -2,7 +2,10 @@
 
 use std::io::{IoSlice, Read, Write};
 
+use rustix::net::RecvFlags;
+
 use super::*;
+use crate::transport::framed::Interest;
 use crate::transport::framed::tests::{HEADER, message};
 
 #[test]
@@ -74,4 +77,21 @@ fn nonsense_is_not_received_without_a_poll_but_told_by_one() {
         done.iter()
             .any(|done| matches!(&done.result, Err(Failure::Broken(error)) if error.kind() == ErrorKind::Protocol))
     );
+}
+
+#[test]
+fn who_waits_for_room_is_rung_for_without_a_poll() {
+    let mut rig = Rig::<ShmCarrier>::new();
+    let channel = rig.channel();
+    let body = vec![0; 60_000];
+    for _ in 0..4 {
+        rig.peer().write_all(&message(0, &body)).expect("writes");
+    }
+    rig.peer().carrier.doze(Interest { reading: false, writing: true });
+    let rung = |rig: &mut Rig<ShmCarrier>| {
+        rustix::net::recv(&rig.peer().socket, &mut [0; 8][..], RecvFlags::DONTWAIT | RecvFlags::PEEK).is_ok()
+    };
+    // Not for each, which would cost a look at the peer's pages every time.
+    assert!(rig.queue().receive_now(channel).is_some() && !rung(&mut rig));
+    assert!(rig.queue().receive_now(channel).is_some() && rung(&mut rig));
 }
