@@ -1,6 +1,6 @@
 //! Messages to and fro, one at a time: half of the round trip, by the asynchronous functions or by those that block.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use zcmi::{Connection, Connector, Listener, Result, Worker, blocking};
@@ -14,7 +14,14 @@ const BEFORE: u32 = 10;
 pub(crate) async fn client(arguments: &Arguments) -> Value {
     let server = Server::start();
     let worker = Worker::new(arguments.config()).expect("valid settings");
-    let connection = Connector::new(&worker).connect(&server.said).await.expect("connects");
+    let connector = Connector::new(&worker);
+    let connection = connector.connect(&server.said).await.expect("connects");
+    let mut idle = Vec::new();
+    for _ in 0..arguments.idle {
+        idle.push(connector.connect(&server.said).await.expect("connects"));
+    }
+    // Until they have said all that new ones say.
+    tokio::time::sleep(Duration::from_millis(if idle.is_empty() { 0 } else { 500 })).await;
     let payload = vec![7; arguments.size];
     let mut nanoseconds = Vec::with_capacity(arguments.iterations as usize);
     for iterations in [arguments.iterations / BEFORE, arguments.iterations] {
@@ -26,6 +33,7 @@ pub(crate) async fn client(arguments: &Arguments) -> Value {
         .expect("round trips");
     }
     connection.close().await.expect("closes");
+    drop(idle);
     server.end();
     nanoseconds.sort_unstable();
     let rank = |hundredths: usize| nanoseconds[(nanoseconds.len() - 1) * hundredths / 100] as f64 / 2.0;
@@ -65,6 +73,10 @@ pub(crate) async fn server(arguments: &Arguments, place: &str) -> Value {
     let listener = Listener::bind(&worker, place).await.expect("listens");
     println!("{}", listener.uri());
     let connection = listener.accept().await.expect("accepts");
+    let mut idle = Vec::new();
+    for _ in 0..arguments.idle {
+        idle.push(listener.accept().await.expect("accepts"));
+    }
     // Until the connection ends.
     match arguments.api {
         Api::Async => {

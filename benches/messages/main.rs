@@ -40,6 +40,9 @@ pub(crate) struct Arguments {
     /// By which functions a latency is measured.
     #[arg(long, value_enum, default_value = "async")]
     api: Api,
+    /// Connections that carry nothing on the same workers, where a latency is measured.
+    #[arg(long, default_value_t = 0)]
+    idle: u32,
     /// How both ends wait.
     #[arg(long, value_enum, default_value = "busy")]
     polling: Waiting,
