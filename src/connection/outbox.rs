@@ -24,7 +24,7 @@ pub(super) struct Outbox {
     /// Notifications that were looked at, and whether the peer should be told so now.
     pub(super) notified: u32,
     pub(super) is_notified_due: bool,
-    /// Buffers in the peer's pages that are gone, and segments of ours.
+    /// Buffers in the peer's pages that are gone, and segments of ours, of which the peer has each until this is written.
     pub(super) returned: VecDeque<u32>,
     pub(super) forgotten: VecDeque<u32>,
     pub(super) ping: Option<u32>,

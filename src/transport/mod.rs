@@ -228,6 +228,12 @@ pub(crate) struct Capabilities {
     pub(crate) reads: usize,
 }
 
+/// Segments of shared pages that an end may have of the other's at once.
+pub(crate) const MOST_SEGMENTS: usize = 256;
+/// Gifts that may wait until they are spoken of, behind all that is on its way: those segments, and as many that are given up before
+/// they have arrived.
+pub(crate) const MOST_GIFTS: usize = 2 * MOST_SEGMENTS;
+
 /// Gives the peer's process descriptors, beside what is posted. Those of one gift stay together, and gifts in order.
 pub(crate) trait Courier: Send + Sync + 'static {
     /// Gives some. What is posted later arrives after them.

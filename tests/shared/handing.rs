@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use zcmi::{Buffer, Config, Connection, Connector, ErrorKind, Listener, Pool, Worker};
 
 use crate::common::{connect_to, fill, pattern, run, sharing, sharing_of};
@@ -40,6 +41,64 @@ fn what_is_handed_over_lies_in_the_same_pages_both_ways() {
         assert!(*given == pattern(7, 0, 100_000));
         let theirs = ask(&mut peer, "mapped").await;
         assert!(mapped().iter().all(|file| theirs.contains(file)) && mapped().len() == theirs.split(' ').count());
+    });
+}
+
+/// A buffer that is all that is in its segment.
+fn alone() -> Buffer {
+    Pool::builder().shareable(true).build().expect("a pool").allocate(4096).expect("memory")
+}
+
+#[test]
+fn segments_that_are_gone_make_room_for_others_at_once() {
+    run(async {
+        let worker = worker();
+        let listener = Listener::bind(&worker, "shm://").await.expect("listens");
+        let (sender, receiver) = connect_to(&worker, &listener).await;
+        let buffers: Vec<_> = (0..256).map(|_| alone()).collect();
+        let mut held = Vec::new();
+        for buffer in buffers {
+            sender.hand_over(buffer).await.expect("hands over");
+            held.push(received(&receiver).await);
+        }
+        // They come home and are gone, and the peer is not told before the next are there.
+        for buffer in held {
+            receiver.hand_over(buffer).await.expect("hands back");
+            drop(received(&sender).await);
+        }
+        for number in 0..300u16 {
+            let mut buffer = alone();
+            buffer[..2].copy_from_slice(&number.to_le_bytes());
+            sender.hand_over(buffer).await.expect("hands over");
+            assert_eq!(received(&receiver).await[..2], number.to_le_bytes());
+        }
+    });
+}
+
+#[test]
+fn a_segment_may_go_before_its_buffer_does() {
+    run(async {
+        let worker = Worker::new(sharing(Config { channel_window: 1 << 20, ..config() })).expect("valid settings");
+        let (mut peer, connection) = start("shares", &worker).await;
+        peer.signal(Signal::STOP);
+        // All that can be on its way is.
+        let mut sent = 0;
+        while tokio::time::timeout(Duration::from_millis(100), connection.send(&[1; 1000])).await.is_ok() {
+            sent += 1;
+        }
+        assert!(sent < 500, "{sent} messages: the window is what holds it back");
+        for _ in 0..3 {
+            let handed = tokio::time::timeout(Duration::from_millis(10), connection.hand_over(alone())).await;
+            assert!(handed.is_err(), "it has gone");
+        }
+        // The service tells what is gone.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        peer.signal(Signal::CONT);
+        for _ in 0..sent {
+            ask(&mut peer, "hold").await;
+        }
+        hand(&connection, 5, 1000).await;
+        assert_eq!(ask(&mut peer, "change").await, sum_of(5, 1000));
     });
 }
 

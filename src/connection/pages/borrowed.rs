@@ -1,22 +1,21 @@
 //! What of the peer's pages we can access.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::numbers::Numbers;
 use crate::Buffer;
 use crate::memory::foreign::{Foreign, Returns};
 use crate::protocol::{Handed, SegmentPlace};
-use crate::transport::Courier;
-
-/// Segments of a peer that are mapped at once.
-pub(super) const MOST_SEGMENTS: usize = 256;
+use crate::transport::{Courier, MOST_SEGMENTS};
 
 /// The peer's segments, and who tells it which buffers in them are gone.
 pub(in crate::connection) struct Borrowed {
     courier: Arc<dyn Courier>,
-    /// By number, in the order in which they were introduced. A number is not used again.
-    segments: Vec<Option<Segment>>,
-    live: usize,
+    /// By number.
+    segments: BTreeMap<u32, Segment>,
+    pub(super) numbers: Numbers,
     /// What the peer learns by that we have unmapped all.
     tether: Option<Arc<OwnedFd>>,
     pub(in crate::connection) returns: Arc<Returns>,
@@ -39,13 +38,13 @@ impl Segment {
 
 impl Borrowed {
     pub(super) fn new(courier: Arc<dyn Courier>, returns: Arc<Returns>) -> Self {
-        Self { courier, segments: Vec::new(), live: 0, tether: None, returns }
+        Self { courier, segments: BTreeMap::new(), numbers: Numbers::default(), tether: None, returns }
     }
 
     /// The peer has given the next segment.
     pub(super) fn introduced(&mut self, place: SegmentPlace) -> Result<(), &'static str> {
         let mut gift = self.courier.take()?.into_iter();
-        if self.live == MOST_SEGMENTS {
+        if self.segments.len() == MOST_SEGMENTS {
             return Err("more segments of pages than there may be at once");
         }
         let file = gift.next().ok_or("pages without a descriptor")?;
@@ -55,16 +54,14 @@ impl Borrowed {
             _ => return Err("pages with more or fewer descriptors than they have to have"),
         };
         let pages = Foreign::new(&file, place.length, &tether)?;
-        self.segments.push(Some(Segment { pages, base: place.base }));
-        self.live += 1;
+        let number = self.numbers.next(|number| self.segments.contains_key(&number));
+        self.segments.insert(number, Segment { pages, base: place.base });
         Ok(())
     }
 
     /// The peer has given a segment up: it is unmapped when no buffer is left in it.
     pub(super) fn forget(&mut self, number: u32) -> Result<(), &'static str> {
-        let segment = self.segments.get_mut(number as usize).and_then(Option::take);
-        let segment = segment.ok_or("a segment given up that there is none of")?;
-        self.live -= 1;
+        let segment = self.segments.remove(&number).ok_or("a segment given up that there is none of")?;
         self.returns.forget(&segment.pages);
         Ok(())
     }
@@ -77,8 +74,13 @@ impl Borrowed {
         buffer.ok_or("a message that leaves its segment")
     }
 
+    #[cfg(test)]
+    pub(super) fn segments(&self) -> usize {
+        self.segments.len()
+    }
+
     pub(super) fn segment(&self, number: u32) -> Option<&Segment> {
-        self.segments.get(number as usize)?.as_ref()
+        self.segments.get(&number)
     }
 }
 

@@ -3,12 +3,13 @@
 use std::future::poll_fn;
 use std::io::IoSlice;
 use std::sync::{Arc, TryLockError};
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use super::super::core::{Core, LinkKey, find};
 use super::super::engine::Engine;
 use super::super::established::{Inner, Waiting};
-use crate::memory::{Exposure, MOST_SEGMENTS, Slab, Tether};
+use super::super::link::Link;
+use crate::memory::{Exposure, Slab, Tether};
 use crate::protocol::{HANDED, Handed, Record, SEGMENT, cost};
 use crate::transport::{Queue, Transport};
 use crate::{Buffer, Failed, Result};
@@ -95,14 +96,11 @@ impl<Q: Queue> Core<Q> {
         if let Some(error) = link.send_failure("grant") {
             return Poll::Ready(Err(error));
         }
-        let Some(lent) = link.pages.as_mut().map(|pages| &mut pages.lent) else { return Poll::Ready(Ok(None)) };
-        let number = lent.introduce(slab).filter(|number| *number < MOST_SEGMENTS);
-        let (Some(number), Some(tether)) = (number, lent.tether().cloned()) else { return Poll::Ready(Ok(None)) };
-        if !self.say_segments(key)? {
-            return Poll::Pending;
-        }
+        let Some(segment) = ready!(self.introduce(key, slab))? else { return Poll::Ready(Ok(None)) };
         self.post_frames(key, false);
-        Poll::Ready(Ok(Some(Loan { segment: number, tether })))
+        let pages = find(&mut self.links, key).and_then(|link| link.pages.as_ref());
+        let tether = pages.and_then(|pages| pages.lent.tether().cloned());
+        Poll::Ready(Ok(tether.map(|tether| Loan { segment, tether })))
     }
 
     /// Hands the buffer over, if window, credits and queue allow; else answers pending.
@@ -115,16 +113,15 @@ impl<Q: Queue> Core<Q> {
             return Poll::Ready(Ok(Outcome::Copy));
         };
         let way = if let Some((slab, start)) = buffer.shareable() {
-            let (Some(token), Some(segment)) = (pages.lent.next_token(), pages.lent.introduce(slab)) else {
-                return Poll::Ready(Ok(Outcome::Copy));
-            };
+            let Some(token) = pages.lent.next_token() else { return Poll::Ready(Ok(Outcome::Copy)) };
+            let Some(segment) = ready!(self.introduce(key, slab))? else { return Poll::Ready(Ok(Outcome::Copy)) };
             Way::Ours(Handed { segment, token, start: start as u64, length: buffer.len() as u64 })
         } else if buffer.is_all_of(&pages.borrowed.returns) {
             Way::Back
         } else {
             return Poll::Ready(Ok(Outcome::Copy));
         };
-        if !self.say_segments(key)? || !self.has_room_for(key, HANDED)? {
+        if !self.has_room_for(key, HANDED)? {
             return Poll::Pending;
         }
         let (Some(buffer), Some(link)) = (held.take(), find(&mut self.links, key)) else { return Poll::Pending };
@@ -157,19 +154,32 @@ impl<Q: Queue> Core<Q> {
         Poll::Ready(Ok(Outcome::Done))
     }
 
-    /// Tells the peer of the segments that it was given; answers whether it is told of all.
-    pub(in crate::connection) fn say_segments(&mut self, key: LinkKey) -> Result<bool> {
-        loop {
-            let pages = find(&mut self.links, key).and_then(|link| link.pages.as_mut());
-            let Some(place) = pages.and_then(|pages| pages.lent.unsaid()) else { return Ok(true) };
-            let place = place.to_bytes();
-            if !self.append(key, Record::Segment { place: &place }, SEGMENT, std::iter::once(&place[..]))? {
-                return Ok(false);
-            }
-            if let Some(pages) = find(&mut self.links, key).and_then(|link| link.pages.as_mut()) {
-                pages.lent.was_said();
+    /// The number of a segment, which is given to the peer if it has not got it: none if it cannot have it, pending as long as it
+    /// cannot be told. What is given is told at once, so it is never gone before.
+    fn introduce(&mut self, key: LinkKey, slab: &Arc<Slab>) -> Poll<Result<Option<u32>>> {
+        let Some(link) = find(&mut self.links, key) else { return Poll::Ready(Ok(None)) };
+        let Some(pages) = &mut link.pages else { return Poll::Ready(Ok(None)) };
+        if let Some(number) = pages.lent.number(slab) {
+            return Poll::Ready(Ok(Some(number)));
+        }
+        if pages.lent.is_full(&link.outbox.forgotten) {
+            pages.lent.forget_gone(&mut link.outbox.forgotten);
+            self.post_frames(key, false);
+            if find(&mut self.links, key).is_none_or(|link| !link.may_lend()) {
+                return Poll::Ready(Ok(None));
             }
         }
+        if !self.has_room_for(key, SEGMENT)? {
+            return Poll::Pending;
+        }
+        let Some(link) = find(&mut self.links, key) else { return Poll::Ready(Ok(None)) };
+        let Some(pages) = &mut link.pages else { return Poll::Ready(Ok(None)) };
+        let Some((number, place)) = pages.lent.introduce(slab, &link.outbox.forgotten) else {
+            return Poll::Ready(Ok(None));
+        };
+        let place = place.to_bytes();
+        link.outbox.append(Record::Segment { place: &place }, SEGMENT, std::iter::once(&place[..]));
+        Poll::Ready(Ok(Some(number)))
     }
 
     /// What is gone of the peer's pages, and which of ours, is to be said.
@@ -177,10 +187,7 @@ impl<Q: Queue> Core<Q> {
         let Some(link) = find(&mut self.links, key) else { return };
         let Some(pages) = &mut link.pages else { return };
         pages.borrowed.returns.take(|token| link.outbox.returned.push_back(token));
-        pages.lent.forget_gone();
-        while let Some(number) = pages.lent.next_gone() {
-            link.outbox.forgotten.push_back(number);
-        }
+        pages.lent.forget_gone(&mut link.outbox.forgotten);
         self.post_frames(key, false);
     }
 
@@ -192,6 +199,13 @@ impl<Q: Queue> Core<Q> {
                 self.collect_returns(key);
             }
         }
+    }
+}
+
+impl Link {
+    /// Whether the peer may have one more segment.
+    fn may_lend(&self) -> bool {
+        self.pages.as_ref().is_some_and(|pages| !pages.lent.is_full(&self.outbox.forgotten))
     }
 }
 

@@ -4,11 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
 
-use super::borrowed::MOST_SEGMENTS;
+use super::numbers::Numbers;
 use crate::Buffer;
 use crate::memory::{Slab, Tether};
 use crate::protocol::{Handed, SegmentPlace};
-use crate::transport::Courier;
+use crate::transport::{Courier, MOST_SEGMENTS};
 
 /// Buffers that the peer may have at once; what is more is copied.
 const MOST_OUT: usize = 1 << 14;
@@ -16,15 +16,11 @@ const MOST_OUT: usize = 1 << 14;
 /// What the peer has of ours.
 pub(in crate::connection) struct Lent {
     courier: Arc<dyn Courier>,
-    /// By number, in the order in which the peer was given them. A number is not used again.
-    segments: Vec<Weak<Slab>>,
-    /// By the address of the slab, which is no other's as long as there is a weak reference.
-    numbers: HashMap<usize, u32>,
+    /// The segments that it has, by the address of the slab, which is no other's as long as there is a weak reference.
+    segments: HashMap<usize, (u32, Weak<Slab>)>,
+    pub(super) numbers: Numbers,
     /// The one that was asked for last.
     last: Option<(usize, u32)>,
-    /// Those that the peer is still to be told of, and those that are gone, likewise.
-    unsaid: VecDeque<SegmentPlace>,
-    gone: VecDeque<u32>,
     tether: Option<Arc<Tether>>,
     /// Handed over, by token.
     out: Vec<Option<Buffer>>,
@@ -35,34 +31,34 @@ impl Lent {
     pub(super) fn new(courier: Arc<dyn Courier>) -> Self {
         Self {
             courier,
-            segments: Vec::new(),
-            numbers: HashMap::new(),
+            segments: HashMap::new(),
+            numbers: Numbers::default(),
             last: None,
-            unsaid: VecDeque::new(),
-            gone: VecDeque::new(),
             tether: None,
             out: Vec::new(),
             free: Vec::new(),
         }
     }
 
-    /// The number of a segment, which is given to the peer if it has not got it; `None` if that cannot be.
-    pub(in crate::connection) fn introduce(&mut self, slab: &Arc<Slab>) -> Option<u32> {
+    /// The number of a segment that the peer has got.
+    pub(super) fn number(&mut self, slab: &Arc<Slab>) -> Option<u32> {
         let name = Arc::as_ptr(slab).addr();
         if let Some((_, number)) = self.last.filter(|(last, _)| *last == name) {
             return Some(number);
         }
-        if let Some(number) = self.numbers.get(&name) {
-            self.last = Some((name, *number));
-            return Some(*number);
-        }
-        if self.numbers.len() >= MOST_SEGMENTS {
-            self.forget_gone();
-        }
-        if self.numbers.len() >= MOST_SEGMENTS {
-            return None;
-        }
-        let file = slab.file()?;
+        let number = self.segments.get(&name)?.0;
+        self.last = Some((name, number));
+        Some(number)
+    }
+
+    /// Whether the peer may not have one more. It has those in `forgotten` too, until it is told.
+    pub(super) fn is_full(&self, forgotten: &VecDeque<u32>) -> bool {
+        self.segments.len() + forgotten.len() >= MOST_SEGMENTS
+    }
+
+    /// Gives the peer a segment that it has not got, if it can have it. It is to be told of its place before all else.
+    pub(super) fn introduce(&mut self, slab: &Arc<Slab>, forgotten: &VecDeque<u32>) -> Option<(u32, SegmentPlace)> {
+        let file = slab.file().filter(|_| !self.is_full(forgotten))?;
         let given = match &self.tether {
             Some(_) => self.courier.give(&[file.as_fd()]),
             None => Tether::new().map_err(Into::into).and_then(|(ours, theirs)| {
@@ -75,39 +71,30 @@ impl Lent {
             tracing::debug!(%error, "pages could not be given to the peer: what is in them is copied");
             return None;
         }
-        let number = self.segments.len() as u32;
-        self.segments.push(Arc::downgrade(slab));
-        self.numbers.insert(name, number);
+        let segments = &self.segments;
+        let is_there = |number| segments.values().any(|(other, _)| *other == number) || forgotten.contains(&number);
+        let number = self.numbers.next(is_there);
+        self.segments.insert(Arc::as_ptr(slab).addr(), (number, Arc::downgrade(slab)));
         let mapping = slab.mapping();
-        self.unsaid.push_back(SegmentPlace { base: mapping.base().addr() as u64, length: mapping.length() as u64 });
-        Some(number)
+        Some((number, SegmentPlace { base: mapping.base().addr() as u64, length: mapping.length() as u64 }))
     }
 
-    /// A segment that the peer was given and not yet told of.
-    pub(super) fn unsaid(&self) -> Option<SegmentPlace> {
-        self.unsaid.front().copied()
-    }
-
-    pub(super) fn was_said(&mut self) {
-        self.unsaid.pop_front();
-    }
-
-    /// Notes the segments that are gone here: the peer is to unmap them.
-    pub(super) fn forget_gone(&mut self) {
-        let (segments, gone) = (&self.segments, &mut self.gone);
+    /// Moves the segments that are gone here to `forgotten`: the peer is to unmap them.
+    pub(super) fn forget_gone(&mut self, forgotten: &mut VecDeque<u32>) {
         self.last = None;
-        self.numbers.retain(|_, number| {
-            let is_there = segments[*number as usize].strong_count() > 0;
+        self.segments.retain(|_, (number, slab)| {
+            let is_there = slab.strong_count() > 0;
             if !is_there {
-                gone.push_back(*number);
+                forgotten.push_back(*number);
             }
             is_there
         });
     }
 
-    /// The next segment that the peer is to be told is gone.
-    pub(super) fn next_gone(&mut self) -> Option<u32> {
-        self.gone.pop_front()
+    /// Segments that are not known to be gone.
+    #[cfg(test)]
+    pub(super) fn segments(&self) -> usize {
+        self.segments.len()
     }
 
     /// What the next buffer that is handed over is called; `None` if there are too many.

@@ -7,6 +7,7 @@ mod borrowed;
 mod direct;
 mod handing;
 mod lent;
+mod numbers;
 #[cfg(test)]
 mod tests;
 

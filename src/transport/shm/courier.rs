@@ -15,13 +15,11 @@ use rustix::net::{
 
 use crate::sync::lock;
 use crate::sync::locks::Mutex;
-use crate::transport::Courier;
 use crate::transport::framed::Socket;
+use crate::transport::{Courier, MOST_GIFTS};
 
 /// Descriptors of one gift.
 const MOST_GIVEN: usize = 2;
-/// Gifts that wait until they are spoken of.
-const MOST_WAITING: usize = 16;
 /// Doorbells that are taken off the socket at once.
 const BELLS: usize = 64;
 
@@ -73,7 +71,7 @@ impl ShmCourier {
         }
         if heard.flags.contains(ReturnFlags::CTRUNC) || gift.len() > MOST_GIVEN {
             came.wrong = Some("more descriptors at once than there may be");
-        } else if !gift.is_empty() && came.gifts.len() >= MOST_WAITING {
+        } else if !gift.is_empty() && came.gifts.len() >= MOST_GIFTS {
             came.wrong = Some("descriptors that it does not speak of");
         } else if !gift.is_empty() && came.wrong.is_none() {
             came.gifts.push_back(gift);
@@ -127,6 +125,7 @@ mod tests {
     use super::super::ShmCarrier;
     use super::super::tests::sockets;
     use super::*;
+    use crate::transport::MOST_SEGMENTS;
     use crate::transport::framed::tests::TestCarrier;
     use crate::transport::framed::{Carrier, Interest};
 
@@ -180,14 +179,28 @@ mod tests {
 
         let (one, other) = sockets();
         let (gives, takes) = (ShmCourier::new(&one), ShmCourier::new(&other));
-        for _ in 0..=MOST_WAITING {
+        for _ in 0..=MOST_GIFTS {
             give(&gives, &files(1, NAME));
             assert!(!takes.hear());
         }
         assert!(takes.take().is_err_and(|reason| reason.contains("does not speak of")));
-        assert_eq!(open(NAME), MOST_WAITING);
+        assert_eq!(open(NAME), MOST_GIFTS);
         drop(takes);
         assert_eq!(open(NAME), 0);
+    }
+
+    #[test]
+    fn all_that_may_be_there_at_once_can_be_given_before_it_is_spoken_of() {
+        let (one, other) = sockets();
+        let (gives, takes) = (ShmCourier::new(&one), ShmCourier::new(&other));
+        for _ in 0..MOST_SEGMENTS {
+            give(&gives, &files(1, "zcmi-all"));
+            assert!(!takes.hear());
+        }
+        for number in 0..MOST_SEGMENTS {
+            assert!(takes.take().is_ok_and(|gift| gift.len() == 1), "{number}");
+        }
+        assert!(takes.take().is_err());
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! A peer that gives what it must not, or speaks of what there is not.
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
-use super::super::borrowed::MOST_SEGMENTS;
 use super::{Pages, Way, pair};
 use crate::Pool;
 use crate::memory::Tether;
 use crate::protocol::{Handed, Record, SegmentPlace};
 use crate::sync::lock;
+use crate::transport::MOST_SEGMENTS;
 
 const ALL: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
@@ -121,7 +122,7 @@ fn only_what_it_has_is_given_back_and_once() {
     let lend = |ours: &mut Pages| {
         let buffer = pool.allocate(100).expect("memory");
         let (slab, _) = buffer.shareable().expect("shareable");
-        assert!(ours.lent.introduce(slab).is_some());
+        assert!(ours.lent.number(slab).is_some() || ours.lent.introduce(slab, &VecDeque::new()).is_some());
         let token = ours.lent.next_token().expect("there is room");
         ours.lent.handed_over(buffer);
         token

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod model;
+mod segments;
 
 use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, OwnedFd};

@@ -1,12 +1,13 @@
 //! The life of blocks, in any order: a byte is in one hand at a time, and comes home once.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
 use super::super::Pages;
 use super::pair;
-use crate::protocol::{Handed, Record, SegmentPlace};
+use crate::protocol::{Handed, Record};
 use crate::{Buffer, Pool};
 
 /// One thing that happens, to what the numbers choose.
@@ -105,10 +106,8 @@ impl World {
             Step::Return { end } => self.give_back(end),
             Step::Trim { end } => {
                 self.sides[end].pool.trim();
-                let gone: Vec<_> = {
-                    let lent = &mut self.sides[end].pages.lent;
-                    self::gone(lent)
-                };
+                let mut gone = VecDeque::new();
+                self.sides[end].pages.lent.forget_gone(&mut gone);
                 for segment in gone {
                     self.arrive(1 - end, Record::Forget { segment });
                 }
@@ -130,16 +129,15 @@ impl World {
             return;
         }
         if let Some((slab, start)) = buffer.shareable() {
-            let segment = pages.lent.introduce(slab).expect("there are few");
+            let known = pages.lent.number(slab).map(|number| (number, None));
+            let introduced = known.or_else(|| {
+                let (number, place) = pages.lent.introduce(slab, &VecDeque::new())?;
+                Some((number, Some(place)))
+            });
+            let (segment, unsaid) = introduced.expect("there are few");
             let token = pages.lent.next_token().expect("there is room");
-            let unsaid: Vec<SegmentPlace> = std::iter::from_fn(|| {
-                let place = pages.lent.unsaid();
-                pages.lent.was_said();
-                place
-            })
-            .collect();
             pages.lent.handed_over(buffer);
-            for place in unsaid {
+            if let Some(place) = unsaid {
                 self.arrive(1 - end, Record::Segment { place: &place.to_bytes() });
             }
             let place = Handed { segment, token, start: start as u64, length }.to_bytes();
@@ -174,11 +172,6 @@ impl World {
             self.arrive(1 - end, Record::Returned { tokens: &tokens });
         }
     }
-}
-
-fn gone(lent: &mut super::super::Lent) -> Vec<u32> {
-    lent.forget_gone();
-    std::iter::from_fn(|| lent.next_gone()).collect()
 }
 
 proptest! {
