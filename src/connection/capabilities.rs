@@ -23,7 +23,7 @@ pub struct Capabilities {
     pub on_demand: bool,
     /// Whether reads, writes and atomic operations are carried out by the peer's process, in the background whatever its program
     /// does: they wait while that process is stopped. Elsewhere a device does it by itself. Of memory in
-    /// [shared pages](Connection::shares_pages) the holder's own processor does it, whatever this says.
+    /// [shared pages](Connection::shares_pages) the holder's own processor does it, whatever this says, up to 4 MiB at once.
     pub one_sided_needs_progress: bool,
 }
 

@@ -71,6 +71,26 @@ fn a_stopped_owner_is_read_and_written_and_its_words_are_changed() {
 }
 
 #[test]
+fn what_is_long_is_served_by_its_owner() {
+    const LONG: usize = (4 << 20) + 1;
+    run(async {
+        let (mut peer, connection) = start("shares", &worker()).await;
+        peer.tell(&format!("expose 3 {LONG}"));
+        let handle = RemoteBuffer::from_bytes(&connection.recv().await.expect("a handle")).expect("a handle");
+        assert_eq!(hear(&peer).await, "exposed");
+        peer.signal(Signal::STOP);
+        let most = handle.slice(1..).expect("inside");
+        let read = connection.read(Buffer::allocate(LONG - 1).expect("memory"), &most).await.expect("reads");
+        assert!(*read == pattern(3, 0, LONG)[1..]);
+        let mut all = Box::pin(connection.read(Buffer::allocate(LONG).expect("memory"), &handle).into_future());
+        assert!(tokio::time::timeout(Duration::from_millis(100), &mut all).await.is_err(), "nobody has served it");
+        assert!(peer.is_stopped(), "it was stopped all the time");
+        peer.signal(Signal::CONT);
+        assert!(*all.await.expect("reads") == pattern(3, 0, LONG));
+    });
+}
+
+#[test]
 fn rights_and_bounds_are_the_handles() {
     run(async {
         let worker = worker();

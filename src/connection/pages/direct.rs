@@ -10,6 +10,10 @@ use crate::Result;
 use crate::memory::{Transfer, volatile};
 use crate::transport::{Operation, Queue, Request, Source};
 
+/// Bytes of the longest operation that is carried out here: longer ones would keep the engine's lock from all other connections of the
+/// worker for more than a millisecond or so. Its owner serves them, piece by piece.
+const MOST_DIRECT: usize = 4 << 20;
+
 /// Pieces that are told of at once.
 const PIECES: usize = 16;
 
@@ -30,6 +34,9 @@ impl<Q: Queue> Core<Q> {
         let Some(link) = find(&mut self.links, key) else { return give_back(memory) };
         let Some(pages) = link.pages.as_ref() else { return give_back(memory) };
         let Some(segment) = pages.borrowed.segment(number.into()) else { return give_back(memory) };
+        if memory.length() > MOST_DIRECT {
+            return give_back(memory);
+        }
         // What is served comes after what was posted before it; what is done here must not overtake that.
         if pages.served > 0 || !link.grants.held.begin(grant) {
             return give_back(memory);
