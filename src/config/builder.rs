@@ -47,6 +47,8 @@ impl ConfigBuilder {
     /// - it does not write into memory at random, by a fault in `unsafe` code for example, and runs no code of those who would;
     /// - it does not give the descriptors to others, change the files' pages, or let go early of the pipe by which we learn that it has unmapped them.
     ///
+    /// The promise is about the worker of every [`Config`] that the choice is copied to, which safe code can do: its field `shared_pages` is public.
+    ///
     /// The kernel only lets processes of the same user connect, which is not enough: those may be anybody's code.
     #[must_use]
     #[allow(unsafe_code, reason = "only the caller can know whom it trusts")]
