@@ -6,8 +6,9 @@
 #[path = "common/allocations.rs"]
 mod allocations;
 mod common;
+#[path = "common/strace.rs"]
+mod strace;
 
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use allocations::ALLOCATIONS;
@@ -142,23 +143,9 @@ fn drive() {
     });
 }
 
-/// System calls of a process that makes so many rounds, as `tests/counts.rs` counts them.
+/// Of a process that makes so many rounds.
 fn system_calls(operation: &str, rounds: u32) -> i64 {
-    let peer = Peer::start("hands back");
-    let output = Command::new("strace")
-        .args(["-f", "-c", "-U", "calls,name", "-o", "/dev/stdout", "-e", "trace=!epoll_wait,epoll_pwait"])
-        .arg(std::env::current_exe().expect("our own path"))
-        .args(["--exact", "drive", "--nocapture", "--test-threads=1"])
-        .env("ZCMI_TEST_PEER", format!("drive {rounds} {operation}"))
-        .env("ZCMI_TEST_URI", peer.hear())
-        .stdin(Stdio::null())
-        .output()
-        .expect("strace is installed (soft-roce-setup/install)");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(peer.finish().success());
-    let total = text.lines().find(|line| line.trim_end().ends_with("total")).expect("strace's total");
-    total.split_whitespace().next().expect("a number").parse().expect("a number")
+    strace::system_calls("hands back", &format!("drive {rounds} {operation}"))
 }
 
 #[test]

@@ -74,6 +74,8 @@ impl<Q: Queue> Core<Q> {
             Completion { token, channel: queue_channel, is_receive: true, result, immediate: None, memory };
         self.received(key, &mut completion);
         self.end_batch();
+        // Who took pages may have taken a bell off with them, which a poll makes up for.
+        self.look();
         (true, None)
     }
 }

@@ -36,7 +36,7 @@ impl Channel {
 
     /// Sends a message of any length up to [`Connection::max_message_size`]. Resolves when `payload` may be reused: a short one is in
     /// a frame then, a long one (see [`Connection::max_short_message_size`]) is copied first, and taken by the peer's application
-    /// when this resolves.
+    /// when this resolves. Through shared memory a long one of up to 64 KiB goes as a short one does, if there is room for it at once.
     ///
     /// Waits while the peer has no room. Dropping the future before it resolves sends nothing, or, of a long message that
     /// was offered already, lets it be received all the same.
@@ -58,7 +58,7 @@ impl Channel {
     }
 
     /// Sends memory without a copy, if it does not fit a frame: the peer reads it where it is. Resolves, with the memory, when it
-    /// may be reused.
+    /// may be reused. Through shared memory up to 64 KiB are copied instead, if there is room for them at once.
     ///
     /// [`Bytes`](bytes::Bytes) and [`SharedMemory`](crate::SharedMemory) go through the registration cache: sent again, exactly the same bytes are not registered
     /// again. Where the device has no memory windows, the peer can read them until the cache gives them up.

@@ -218,7 +218,8 @@ impl Connection {
         usize::try_from(self.0.longest).unwrap_or(usize::MAX)
     }
 
-    /// Longest message, in bytes, that goes at once. The receiver fetches longer ones.
+    /// Longest message, in bytes, that goes at once wherever there is room for it. The receiver fetches longer ones, but for those of up to 64 KiB
+    /// that find room at once in shared memory.
     pub fn max_short_message_size(&self) -> usize {
         self.0.eager_limit
     }

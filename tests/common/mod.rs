@@ -354,6 +354,24 @@ impl Peer {
         self.hear()
     }
 
+    /// As [`ask`](Self::ask), while our own library goes on.
+    pub async fn ask_aside(&mut self, line: &str) -> String {
+        self.tell(line);
+        self.hear_aside().await
+    }
+
+    /// As [`hear`](Self::hear), while our own library goes on.
+    pub async fn hear_aside(&self) -> String {
+        let begun = Instant::now();
+        loop {
+            if let Some(line) = self.try_hear() {
+                return line;
+            }
+            assert!(begun.elapsed() < ANSWER, "the peer says nothing");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// Process id.
     pub fn id(&self) -> i32 {
         self.child.id() as i32

@@ -1,6 +1,6 @@
 //! The holder of a grant, in a process of its own.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use zcmi::{Buffer, Config, Connection, Connector, ErrorKind, Listener, RemoteBuffer, Worker};
 
@@ -122,20 +122,7 @@ pub(crate) async fn hand(peer: &mut Peer, connection: &Connection, handle: &Remo
 
 /// Tells the holder a line and hears its answer, while our own library goes on.
 pub(crate) async fn ask(peer: &mut Peer, line: &str) -> String {
-    peer.tell(line);
-    hear(peer).await
-}
-
-/// The holder's next answer, while our own library goes on.
-pub(crate) async fn hear(peer: &Peer) -> String {
-    let begun = Instant::now();
-    loop {
-        if let Some(line) = peer.try_hear() {
-            return line;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(20), "the holder says nothing");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    peer.ask_aside(line).await
 }
 
 /// Shows that the holder's connection lives and its handle is dead.

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use zcmi::{Access, ErrorKind, Isolation, RemoteBuffer, Revocation};
 
 use crate::common::{baseline, nothing_left, on_device, pair, patient_worker, still_works, worker};
-use crate::holder::{self, PIECE, ask, hand, hear, is_politely_refused};
+use crate::holder::{self, PIECE, ask, hand, is_politely_refused};
 
 /// On top of what is configured; the emulator is slow.
 const SLACK: Duration = Duration::from_secs(2);
@@ -44,7 +44,7 @@ fn a_holder_that_does_something_else_agrees_too() {
         assert_eq!(grant.revoke().await.expect("revokes"), Revocation::Agreed);
         eprintln!("a holder whose program does not wait: {:?}", begun.elapsed());
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}: only when it woke up", begun.elapsed());
-        assert_eq!(hear(&peer).await, "awake");
+        assert_eq!(peer.hear_aside().await, "awake");
         is_politely_refused(&mut peer, &connection).await;
         assert!(peer.finish().success());
     });

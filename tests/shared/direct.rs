@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use zcmi::{Access, Buffer, Config, Connection, ErrorKind, RemoteBuffer, Revocation, Worker};
 
 use crate::common::{Peer, fill, pattern, run, sharing};
-use crate::player::{ask, config, hear, start, sum, sum_of, worker};
+use crate::player::{ask, config, start, sum, sum_of, worker};
 
 /// Longer than a page, and than any frame.
 const LENGTH: usize = 100_000;
@@ -15,7 +15,7 @@ const LENGTH: usize = 100_000;
 async fn exposed(peer: &mut Peer, connection: &Connection, seed: u64) -> RemoteBuffer {
     peer.tell(&format!("expose {seed} {LENGTH}"));
     let handle = RemoteBuffer::from_bytes(&connection.recv().await.expect("a handle")).expect("a handle");
-    assert_eq!(hear(peer).await, "exposed");
+    assert_eq!(peer.hear_aside().await, "exposed");
     handle
 }
 
@@ -77,7 +77,7 @@ fn what_is_long_is_served_by_its_owner() {
         let (mut peer, connection) = start("shares", &worker()).await;
         peer.tell(&format!("expose 3 {LONG}"));
         let handle = RemoteBuffer::from_bytes(&connection.recv().await.expect("a handle")).expect("a handle");
-        assert_eq!(hear(&peer).await, "exposed");
+        assert_eq!(peer.hear_aside().await, "exposed");
         peer.signal(Signal::STOP);
         let most = handle.slice(1..).expect("inside");
         let read = connection.read(Buffer::allocate(LONG - 1).expect("memory"), &most).await.expect("reads");

@@ -2,7 +2,7 @@
 
 use crate::common::{fill, pattern, run};
 use crate::direct::soon;
-use crate::player::{ask, hear, mapped, received, start, sum_of, worker};
+use crate::player::{ask, mapped, received, start, sum_of, worker};
 
 const LENGTH: usize = 100_000;
 
@@ -38,7 +38,7 @@ fn what_a_killed_owner_has_handed_over_stays_readable_and_writable() {
         for seed in 0..3 {
             peer.tell(&format!("give {seed} {LENGTH}"));
             buffers.push(received(&connection).await);
-            assert_eq!(hear(&peer).await, "given");
+            assert_eq!(peer.hear_aside().await, "given");
         }
         peer.kill();
         connection.recv().await.expect_err("it is dead");
@@ -89,7 +89,7 @@ fn segments_that_are_given_up_are_unmapped_by_the_peer() {
             fill(&mut buffer, 1, 0);
             peer.tell("change");
             connection.hand_over(buffer).await.expect("hands over");
-            assert_eq!(hear(&peer).await, sum_of(1, length));
+            assert_eq!(peer.hear_aside().await, sum_of(1, length));
             drop(received(&connection).await);
         }
         assert!(!ask(&mut peer, "mapped").await.is_empty());
@@ -114,7 +114,7 @@ fn nothing_is_left_of_connections_that_shared() {
             let (mut peer, connection) = start("shares", &worker).await;
             peer.tell(&format!("give 1 {LENGTH}"));
             let buffer = received(&connection).await;
-            assert_eq!(hear(&peer).await, "given");
+            assert_eq!(peer.hear_aside().await, "given");
             connection.hand_over(buffer).await.expect("hands back");
             let buffer = connection.allocate(LENGTH).expect("memory");
             connection.hand_over(buffer).await.expect("hands over");

@@ -7,7 +7,7 @@ use zcmi::{Buffer, Config, Connection, Connector, ErrorKind, Listener, Pool, Wor
 
 use crate::common::{connect_to, fill, pattern, run, sharing, sharing_of};
 use crate::direct::soon;
-use crate::player::{ask, config, hear, mapped, received, start, sum_of, worker};
+use crate::player::{ask, config, mapped, received, start, sum_of, worker};
 
 const LENGTHS: [usize; 7] = [1, 64, 100, 4096, 8192, 100_000, 3 << 20];
 
@@ -37,7 +37,7 @@ fn what_is_handed_over_lies_in_the_same_pages_both_ways() {
         // And what the peer gives is mapped here.
         peer.tell("give 7 100000");
         let given = received(&connection).await;
-        assert_eq!(hear(&peer).await, "given");
+        assert_eq!(peer.hear_aside().await, "given");
         assert!(*given == pattern(7, 0, 100_000));
         let theirs = ask(&mut peer, "mapped").await;
         assert!(mapped().iter().all(|file| theirs.contains(file)) && mapped().len() == theirs.split(' ').count());
@@ -220,10 +220,10 @@ fn to_third_peers_it_is_copied() {
         for length in [100, 100_000] {
             owner.tell(&format!("give 4 {length}"));
             let buffer = received(&from).await;
-            assert_eq!(hear(&owner).await, "given");
+            assert_eq!(owner.hear_aside().await, "given");
             third.tell("hold");
             to.hand_over(buffer).await.expect("hands over");
-            assert_eq!(hear(&third).await, sum_of(4, length));
+            assert_eq!(third.hear_aside().await, sum_of(4, length));
             for _ in 0..1000 {
                 if ask(&mut owner, "in-use").await == "0" {
                     break;
@@ -247,7 +247,7 @@ fn the_same_program_runs_where_one_end_does_not_share() {
                 hand(&connection, 9, length).await;
                 let changed: Vec<_> = pattern(9, 0, length).iter().map(|byte| byte.wrapping_add(1)).collect();
                 assert!(*received(&connection).await == changed, "{length} bytes");
-                assert_eq!(hear(&peer).await, sum_of(9, length));
+                assert_eq!(peer.hear_aside().await, sum_of(9, length));
             }
             // What could have been handed over elsewhere is sent too.
             let pool = Pool::builder().shareable(true).build().expect("a pool");
@@ -256,7 +256,7 @@ fn the_same_program_runs_where_one_end_does_not_share() {
                 fill(&mut buffer, 2, 0);
                 peer.tell("hold");
                 connection.hand_over(buffer).await.expect("hands over");
-                assert_eq!(hear(&peer).await, sum_of(2, length));
+                assert_eq!(peer.hear_aside().await, sum_of(2, length));
             }
             assert_eq!(pool.statistics().in_use_bytes, 0);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Seek, SeekFrom, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use zcmi::{Access, Buffer, Config, Connection, Connector, Listener, Registered, RemoteBuffer, Worker};
 
@@ -34,20 +34,7 @@ pub(crate) async fn start(role: &str, worker: &Worker) -> (Peer, Connection) {
 
 /// Tells the peer a line and hears its answer, while our own library goes on.
 pub(crate) async fn ask(peer: &mut Peer, line: impl std::fmt::Display) -> String {
-    peer.tell(&line.to_string());
-    hear(peer).await
-}
-
-/// The peer's next answer, while our own library goes on.
-pub(crate) async fn hear(peer: &Peer) -> String {
-    let begun = Instant::now();
-    loop {
-        if let Some(line) = peer.try_hear() {
-            return line;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(20), "the peer says nothing");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    peer.ask_aside(&line.to_string()).await
 }
 
 /// The other process of the tests.

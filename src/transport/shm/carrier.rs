@@ -233,7 +233,8 @@ impl Carrier for ShmCarrier {
     #[inline]
     fn has_something(&mut self) -> bool {
         let Some(rings) = &self.rings else { return false };
-        if rings.has_bytes() || self.is_ended || self.nonsense.is_some() {
+        let must_doze_again = || self.courier.as_ref().is_some_and(|courier| courier.is_rung());
+        if rings.has_bytes() || self.is_ended || self.nonsense.is_some() || must_doze_again() {
             return true;
         }
         if rings.has_news() {

@@ -48,9 +48,14 @@ impl ShmCourier {
         matches!(self.hear_once(&mut lock(&self.came)), Heard::End)
     }
 
-    /// Whether bells have been taken off since this was asked last.
+    /// Whether bells have been taken off since that was asked last.
     pub(super) fn was_rung(&self) -> bool {
-        self.was_rung.load(Ordering::Relaxed) && self.was_rung.swap(false, Ordering::AcqRel)
+        self.is_rung() && self.was_rung.swap(false, Ordering::AcqRel)
+    }
+
+    /// The same, which is still to be asked.
+    pub(super) fn is_rung(&self) -> bool {
+        self.was_rung.load(Ordering::Relaxed)
     }
 
     fn hear_once(&self, came: &mut Came) -> Heard {
@@ -219,7 +224,10 @@ mod tests {
         // The bell is before it on the socket.
         assert_eq!(takes.take().expect("it was given").len(), 1);
         assert_eq!(carrier.read(&mut [0; 16]).expect("bytes"), 5);
+        // A poll looks at the channel though there are no bytes, and so has it doze again.
+        assert!(carrier.has_something());
         assert!(!carrier.doze(READING));
+        assert!(!carrier.has_something());
         write(peer.carrier());
         let heard = rustix::net::recv(&*socket, &mut [0; 8][..], RecvFlags::DONTWAIT);
         assert!(matches!(heard, Ok((_, 1))), "nobody has rung: {heard:?}");
