@@ -6,6 +6,7 @@ mod host;
 mod info;
 mod output;
 mod peer;
+mod plot;
 mod serve;
 
 use std::process::ExitCode;
