@@ -45,6 +45,7 @@
 //! | use memory again and again | [`Pool`], [`Buffer`], [`SharedBuffer`] |
 //! | let a peer access memory | [`Buffer::expose`], [`ExposedBuffer::grant`], [`Grant`] |
 //! | access a peer's memory | [`RemoteBuffer`], [`Connection::read`], [`Connection::write`], [`Connection::fetch_add`], [`Connection::batch`] |
+//! | see what a connection is doing | [`Connection::snapshot`], [`telemetry`] |
 //! | know what transports differ in | [`Connection::capabilities`] |
 //! | understand all that | [`memory_guide`] |
 //! | use verbs directly | [`verbs`] |
@@ -109,6 +110,8 @@ mod service;
 #[cfg(not(loom))]
 mod stream;
 mod sync;
+#[cfg(not(loom))]
+pub mod telemetry;
 mod transport;
 #[cfg(feature = "verbs")]
 #[allow(unsafe_code, reason = "the FFI layer; each block carries its proof")]

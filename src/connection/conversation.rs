@@ -11,12 +11,12 @@ use crate::{Buffer, RemoteBuffer};
 pub(super) struct Conversation {
     pub(super) id: u32,
     pub(super) send: SendWindow,
-    receive: ReceiveWindow,
+    pub(super) receive: ReceiveWindow,
     entries: VecDeque<Entry>,
     next_serial: u64,
     /// We have said that we will send no more here.
     pub(super) has_ended: bool,
-    peer_ended: bool,
+    pub(super) peer_ended: bool,
     /// Messages went with the connection: what was behind them, or comes later, does not count.
     pub(super) has_lost: bool,
     /// Nobody will receive here any more.
@@ -405,6 +405,11 @@ impl Conversation {
     pub(super) fn give_back(&mut self) -> u32 {
         self.is_window_queued = false;
         self.receive.give_back()
+    }
+
+    /// Messages that wait, or are on their way.
+    pub(super) fn messages(&self) -> usize {
+        self.entries.len()
     }
 
     /// What the entries count for and hold, and what the counters say of that, for tests.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use super::arrived::Arrived;
 use super::conversation::Conversation;
 use super::fetches::is_fetch;
-use super::link::{Arrived, Finish, Link};
+use super::link::{Finish, Link};
 use super::link_grants::{Answer, GrantToken, parse_request};
 use super::operations::{Completed, Operations};
 use super::receives::Receives;
@@ -28,7 +29,7 @@ pub(super) const NOTIFY: u64 = u64::MAX - 3;
 const MOST_SPARE: usize = 64;
 
 /// Names a link. Unlike a channel key, it is never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LinkKey {
     index: u32,
     serial: u64,
@@ -76,6 +77,8 @@ pub(super) struct Core<Q> {
     pub(super) had_completions: bool,
     /// When peers were last looked after.
     pub(super) watched_at: Option<Instant>,
+    /// The time as of the last look at the connections, every 25 ms: what is posted is stamped with it, and no clock read.
+    pub(super) stamp: Instant,
     /// Messages that were received without a poll since the last.
     pub(super) received_now: u32,
     pub(super) is_dispatching: bool,
@@ -119,6 +122,7 @@ impl<Q: Queue> Core<Q> {
             receives: Receives::new(queue.receive_room()),
             queue,
             domain,
+            stamp: clock.now(),
             clock,
             links: Vec::new(),
             channels: Vec::new(),

@@ -216,6 +216,7 @@ impl<T: Transport> Engine<T> {
     /// Does what the time asks for.
     fn tend(&self, core: &mut Core<T::Queue>) {
         let now = self.now();
+        core.stamp = now;
         core.queue.tend(now);
         if core.is_any_due() {
             core.tend_all(now);

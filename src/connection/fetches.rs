@@ -1,5 +1,7 @@
 //! Reads of long messages that are on their way.
 
+use std::time::Instant;
+
 use crate::protocol::GrantId;
 
 /// Tokens of fetches have these upper bits.
@@ -25,12 +27,19 @@ pub(super) struct Fetch {
     pub(super) serial: u64,
     pub(super) grant: GrantId,
     pub(super) bytes: u64,
+    /// When it was begun, as the connections were last looked at.
+    pub(super) at: Instant,
 }
 
 impl Fetches {
     /// Whether another read may be posted: one more than the device carries would hold up everything behind it.
     pub(super) fn has_room(&self) -> bool {
         self.outstanding < self.limit
+    }
+
+    /// Those on their way.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Fetch> {
+        self.table.iter().flatten()
     }
 
     /// Places for fetches that there are, for tests.
@@ -73,11 +82,11 @@ mod tests {
 
     #[test]
     fn fetches_end_once_and_their_tokens_are_told_apart() {
-        let mut fetches = Fetches { limit: 2, ..Default::default() };
+        let (mut fetches, at) = (Fetches { limit: 2, ..Default::default() }, Instant::now());
         let grant = GrantId { scope: Scope::Connection, slot: 1, generation: 2 };
-        let first = fetches.begin(Fetch { channel: 0, serial: 7, grant, bytes: 1 });
+        let first = fetches.begin(Fetch { channel: 0, serial: 7, grant, bytes: 1, at });
         assert!(fetches.has_room());
-        let second = fetches.begin(Fetch { channel: 3, serial: 8, grant, bytes: 2 });
+        let second = fetches.begin(Fetch { channel: 3, serial: 8, grant, bytes: 2, at });
         assert!(!fetches.has_room());
         assert!(is_fetch(first) && is_fetch(second) && first != second);
         assert!(GrantToken::parse(first).is_none() && parse_request(first).is_none());

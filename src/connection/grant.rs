@@ -137,7 +137,7 @@ pub(super) async fn begin<T: Transport>(
         For::Message => None,
     };
     let is_direct = loan.is_some();
-    let new = NewGrant { region, by_window, access, lease, patience, is_offer, is_direct };
+    let new = NewGrant { region, by_window, access, length, lease, patience, is_offer, is_direct };
     let mut waiting = Waiting::new(inner);
     let opened = poll_fn(|context| {
         inner.engine.drive(context, |core, waker| {

@@ -18,6 +18,8 @@ pub(super) struct NewGrant {
     /// Whether its key is a window's, or the region's own.
     pub(super) by_window: bool,
     pub(super) access: Access,
+    /// Bytes that it opens.
+    pub(super) length: u64,
     pub(super) lease: Option<Instant>,
     pub(super) patience: Duration,
     /// Whether it is of a long message.
@@ -40,8 +42,11 @@ impl<Q: Queue> Core<Q> {
             return Poll::Ready(Err(Error::new(ErrorKind::ResourceExhausted, "grant").with_detail(detail)));
         };
         let state = Arc::new(GrantState::default());
+        let opened_at = self.stamp;
         let mut grant = OwnedGrant {
             id,
+            opened_at,
+            length: new.length,
             state: Arc::clone(&state),
             region: Some(Arc::clone(&new.region)),
             window: None,

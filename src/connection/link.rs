@@ -3,7 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
+use std::time::Instant;
 
+use super::arrived::Arrived;
 use super::conversation::Conversation;
 use super::fetches::Fetches;
 use super::link_grants::LinkGrants;
@@ -13,7 +15,7 @@ use super::pages::Pages;
 use super::seats::Seat;
 use crate::protocol::{Credits, Frame, FrameKind, GrantId, HEADER, Handshake, RECORD, Record, Scope, taken_grants};
 use crate::transport::{Capabilities, ChannelKey};
-use crate::{Access, Buffer, Config, Error, ErrorKind, RemoteBuffer, failpoint};
+use crate::{Access, Config, Error, ErrorKind, RemoteBuffer, failpoint};
 
 /// Requests of each send queue that only control frames use, so that a full queue cannot block them.
 pub(super) const CONTROL_SENDS: usize = 4;
@@ -30,6 +32,7 @@ pub(super) type Ending = Arc<OnceLock<Error>>;
 
 /// The state of one connection. It knows no transport: what it wants posted it answers.
 pub(super) struct Link {
+    pub(super) begun_at: Instant,
     /// `None` when the channel has been closed.
     pub(super) channel: Option<ChannelKey>,
     /// Receives that are posted for its peer's frames.
@@ -101,24 +104,10 @@ pub(super) enum Finish {
     Done,
 }
 
-/// What came of a frame, besides what the link keeps for itself. Its room is used again.
-#[derive(Default)]
-pub(super) struct Arrived {
-    /// The peer has let go of these grants, which it was asked for.
-    pub(super) agreed: Vec<GrantId>,
-    /// The peer has let go of these by itself; whether it did not want them.
-    pub(super) taken: Vec<(GrantId, bool)>,
-    /// Channels, by index, on which something has come.
-    pub(super) channels: Vec<usize>,
-    /// Whether the peer asks for grants.
-    pub(super) is_asked: bool,
-    /// What the peer has given back of our pages, or what nobody receives: to be dropped when the lock is free.
-    pub(super) unwanted: Vec<Buffer>,
-}
-
 impl Link {
-    pub(super) fn new(config: &Config, ours: Handshake, ending: Ending) -> Self {
+    pub(super) fn new(config: &Config, ours: Handshake, ending: Ending, now: Instant) -> Self {
         Self {
+            begun_at: now,
             channel: None,
             share: 0,
             hears_credits: false,

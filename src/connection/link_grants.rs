@@ -16,6 +16,10 @@ const REQUEST: u64 = 1 << 62;
 /// A grant to the peer of this connection.
 pub(super) struct OwnedGrant {
     pub(super) id: GrantId,
+    /// When, as the connections were last looked at.
+    pub(super) opened_at: Instant,
+    /// Bytes that it opens.
+    pub(super) length: u64,
     pub(super) state: Arc<GrantState>,
     /// Holds the memory until no peer can reach it.
     pub(super) region: Option<Arc<dyn Registration>>,
@@ -164,6 +168,11 @@ impl LinkGrants {
 
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut OwnedGrant> {
         self.table.iter_mut().flatten()
+    }
+
+    /// All that have not been forgotten.
+    pub(super) fn table(&self) -> impl Iterator<Item = &OwnedGrant> {
+        self.table.iter().flatten()
     }
 
     /// Whether `id` is of a long message that the peer has not taken.

@@ -74,6 +74,11 @@ impl Liveness {
         self.was_heard = true;
     }
 
+    /// For how long nothing was heard.
+    pub(super) fn silence(&self) -> Duration {
+        if self.was_heard { Duration::ZERO } else { self.silence }
+    }
+
     /// A request has ended well.
     pub(super) fn answered(&mut self) {
         self.was_answered = true;
@@ -92,7 +97,7 @@ impl Liveness {
 
     /// So much time has passed since the last look.
     fn look(&mut self, passed: Duration, answers_pings: bool, burden: impl FnOnce() -> Burden) -> Due {
-        if !self.is_begun || self.heartbeat.is_zero() {
+        if !self.is_begun {
             return Due::Nothing;
         }
         // Who does not answer pings is heard by its device only.
@@ -100,6 +105,9 @@ impl Liveness {
             (self.silence, self.ask_at, self.asked_at) = (Duration::ZERO, self.heartbeat, None);
         } else {
             self.silence = self.silence.saturating_add(passed);
+        }
+        if self.heartbeat.is_zero() {
+            return Due::Nothing;
         }
         if std::mem::take(&mut self.was_answered) {
             self.probing = self.is_probe_posted.then_some(Duration::ZERO);

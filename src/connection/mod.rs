@@ -1,6 +1,7 @@
 //! Connections: who listens, who connects, and the worker that drives them.
 
 mod address;
+mod arrived;
 mod at_once;
 mod auto;
 mod batch;
@@ -43,6 +44,7 @@ mod receiving;
 mod seats;
 mod sending;
 mod set_up;
+mod snapshot;
 mod taking;
 mod waiting;
 mod worker;

@@ -1,10 +1,14 @@
 //! The table of one-sided operations: who waits for what, under numbers that are never mistaken.
 
 use std::task::{Poll, Waker};
+use std::time::Instant;
 
+use super::core::LinkKey;
 use crate::Result;
 use crate::memory::{Held, Transfer};
 use crate::protocol::GrantId;
+use crate::telemetry::OperationKind;
+use crate::transport::Operation;
 
 /// Names an operation; stale keys name nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +28,22 @@ pub(super) struct Operations {
 
 struct Slot {
     generation: u32,
-    /// Whose handle it uses.
-    grant: Option<GrantId>,
-    /// Whether it counts among the reads that are outstanding.
-    is_read: bool,
-    bytes: u64,
+    posted: Posted,
     state: State,
+}
+
+/// What is known of an operation that is posted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Posted {
+    pub(super) link: LinkKey,
+    pub(super) kind: OperationKind,
+    /// Whose handle it uses.
+    pub(super) grant: Option<GrantId>,
+    /// Whether it counts among the reads that are outstanding.
+    pub(super) is_read: bool,
+    pub(super) bytes: u64,
+    /// When, as the connections were last looked at.
+    pub(super) at: Instant,
 }
 
 /// What an operation that has ended no longer uses.
@@ -69,15 +83,15 @@ impl OperationKey {
 }
 
 impl Operations {
-    /// Makes an entry for an operation of `bytes` that uses a handle of `grant`.
-    pub(super) fn insert(&mut self, grant: Option<GrantId>, is_read: bool, bytes: u64) -> OperationKey {
+    /// Makes an entry for an operation.
+    pub(super) fn insert(&mut self, posted: Posted) -> OperationKey {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, grant, is_read, bytes, state: State::Free });
+            self.slots.push(Slot { generation: 0, posted, state: State::Free });
             self.free.reserve(self.slots.len());
             (self.slots.len() - 1) as u32
         });
         let slot = &mut self.slots[index as usize];
-        (slot.grant, slot.is_read, slot.bytes, slot.state) = (grant, is_read, bytes, State::Waited(None));
+        (slot.posted, slot.state) = (posted, State::Waited(None));
         OperationKey(u64::from(slot.generation) << 32 | u64::from(index))
     }
 
@@ -99,7 +113,8 @@ impl Operations {
         let held = memory.map(Transfer::into_held);
         let unwanted = |held: Option<Held>| held.map_or(Completed::Unwatched, Completed::Unwanted);
         let Some(slot) = self.get(key) else { return (unwanted(held), None) };
-        let ended = Some(Ended { grant: slot.grant, is_read: slot.is_read, bytes: slot.bytes });
+        let Posted { grant, is_read, bytes, .. } = slot.posted;
+        let ended = Some(Ended { grant, is_read, bytes });
         let waker = match &mut slot.state {
             State::Waited(waker) => waker.take(),
             State::Detached => {
@@ -148,6 +163,15 @@ impl Operations {
         }
     }
 
+    /// Those of a link that have not ended, and whether nobody waits for them.
+    pub(super) fn in_flight(&self, link: LinkKey) -> impl Iterator<Item = (Posted, bool)> + '_ {
+        self.slots.iter().filter(move |slot| slot.posted.link == link).filter_map(|slot| match slot.state {
+            State::Waited(_) => Some((slot.posted, false)),
+            State::Detached => Some((slot.posted, true)),
+            State::Free | State::Done(_) => None,
+        })
+    }
+
     fn get(&mut self, key: OperationKey) -> Option<&mut Slot> {
         let generation = (key.0 >> 32) as u32;
         let slot = self.slots.get_mut(key.index())?;
@@ -162,6 +186,19 @@ impl Operations {
     }
 }
 
+/// What an operation is called.
+pub(super) fn kind_of(operation: &Operation) -> OperationKind {
+    match operation {
+        Operation::CompareSwap { .. } => OperationKind::CompareSwap,
+        Operation::FetchAdd { .. } => OperationKind::FetchAdd,
+        // Frames are not in the table.
+        Operation::Probe | Operation::Send => OperationKind::Flush,
+        Operation::Read { .. } => OperationKind::Read,
+        Operation::Write { .. } => OperationKind::Write,
+        Operation::WriteNotify { .. } => OperationKind::WriteNotify,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,12 +206,17 @@ mod tests {
 
     const GRANT: GrantId = GrantId { scope: Scope::Connection, slot: 1, generation: 2 };
 
+    fn posted() -> Posted {
+        let kind = OperationKind::Read;
+        Posted { link: LinkKey::default(), kind, grant: Some(GRANT), is_read: true, bytes: 7, at: Instant::now() }
+    }
+
     #[test]
     fn a_stale_key_names_nothing() {
         let mut operations = Operations::default();
-        let old = operations.insert(Some(GRANT), true, 7);
+        let old = operations.insert(posted());
         operations.cancel(old);
-        let new = operations.insert(Some(GRANT), true, 7);
+        let new = operations.insert(posted());
         assert_eq!(old.index(), new.index());
         assert_ne!(old, new);
         assert!(matches!(operations.complete(old.token(), None, Ok(())), (Completed::Unwatched, None)));
@@ -185,15 +227,17 @@ mod tests {
     #[test]
     fn a_detached_operation_frees_its_slot_and_its_grant_when_it_completes() {
         let mut operations = Operations::default();
-        let key = operations.insert(Some(GRANT), true, 7);
+        let key = operations.insert(posted());
         let (pending, is_new) = operations.poll(key, Some(Waker::noop()));
         assert!(pending.is_pending() && is_new);
         assert!(operations.detach(key).0);
+        let in_flight = |operations: &Operations| operations.in_flight(LinkKey::default()).collect::<Vec<_>>();
+        assert!(matches!(in_flight(&operations)[..], [(Posted { bytes: 7, .. }, true)]));
         assert!(matches!(
             operations.complete(key.token(), None, Ok(())),
             (Completed::Unwatched, Some(Ended { grant: Some(GRANT), is_read: true, bytes: 7 }))
         ));
-        assert_eq!(operations.free.len(), 1);
+        assert_eq!((operations.free.len(), in_flight(&operations).len()), (1, 0));
         assert!(matches!(operations.complete(key.token(), None, Ok(())), (Completed::Unwatched, None)), "only once");
     }
 }

@@ -46,6 +46,11 @@ impl Outbox {
         self.open.is_some()
     }
 
+    /// Bytes of records in the open frame.
+    pub(super) fn unsent(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.length - HEADER)
+    }
+
     /// Whether anything waits to be posted.
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_none() && !self.has_control()

@@ -6,7 +6,7 @@ use std::task::Poll;
 use super::core::{Core, FINISH, FRAME, Garbage, LinkKey, find};
 use super::link::{CONTROL_SENDS, Finish};
 use super::link_grants::request_token;
-use super::operations::OperationKey;
+use super::operations::{OperationKey, Posted, kind_of};
 use crate::memory::{Held, Transfer};
 use crate::protocol::{CONTROL_PAYLOAD, FrameKind, GrantId, HEADER, OFFER, RECORD, Record, cost};
 use crate::transport::{ChannelKey, Operation, Queue, Request, Source};
@@ -438,7 +438,8 @@ impl<Q: Queue> Core<Q> {
         let Wanted { operation, memory, grant, segment, fence } = wanted;
         let bytes = memory.as_ref().map_or(0, |memory| memory.length() as u64);
         link.fetches.bytes += bytes;
-        let started = self.operations.insert(grant, is_read, bytes);
+        let (at, kind) = (self.stamp, kind_of(&operation));
+        let started = self.operations.insert(Posted { link: key, kind, grant, is_read, bytes, at });
         let source = memory.map_or(Source::Inline(&[]), Source::Owned);
         let request = Request { token: started.token(), operation, source, signaled, fence };
         if let Err(refused) = self.queue.stage(channel, request) {

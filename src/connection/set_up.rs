@@ -183,7 +183,7 @@ fn open<T: Transport, S: SetUp<T>>(
     seat: Seat,
 ) -> Result<LinkKey> {
     let config = &engine.config;
-    let mut link = Link::new(config, ours, Arc::clone(ending));
+    let mut link = Link::new(config, ours, Arc::clone(ending), engine.now());
     link.seat = Some(seat);
     let share = u32::from(ours.credits);
     let sizes = ChannelSizes { segments: SEGMENTS, sends: config.send_depth + CONTROL_SENDS as u32, inline: INLINE };

@@ -143,7 +143,7 @@ impl<Q: Queue> Core<Q> {
                 return Err(gone(memory));
             }
         };
-        let token = link.fetches.begin(Fetch { channel, serial, grant, bytes: handle.len() });
+        let token = link.fetches.begin(Fetch { channel, serial, grant, bytes: handle.len(), at: self.stamp });
         let signaled = link.signal(true);
         let operation = Operation::Read { address, key: remote_key };
         let request = Request { token, operation, source: Source::Owned(memory), signaled, fence: false };

@@ -87,6 +87,11 @@ impl Credits {
         self.granted
     }
 
+    /// What we may send, what the peer has, and what of that it is still to be given back.
+    pub(crate) fn describe(&self) -> (u32, u32, u32) {
+        (self.available, self.granted, self.owed)
+    }
+
     /// Credits to give with the frame that goes out now.
     pub(crate) fn give_back(&mut self) -> u16 {
         let credits = u16::try_from(self.owed).unwrap_or(u16::MAX);

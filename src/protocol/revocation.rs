@@ -177,6 +177,20 @@ impl Held {
         self.due.pop_front().map(|(serial, ids)| payload(serial, &ids))
     }
 
+    /// Slots that operations use: whose they are, how many operations, and whether a request waits for them.
+    pub(crate) fn in_use(&self) -> impl Iterator<Item = (Scope, u32, u32, bool)> + '_ {
+        let of = |scope, slots: &'_ [Slot]| {
+            let used = slots.iter().enumerate().filter(|(_, slot)| slot.in_flight > 0);
+            used.map(move |(index, slot)| (scope, index as u32, slot.in_flight)).collect::<Vec<_>>()
+        };
+        let used = of(Scope::Connection, &self.of_connection).into_iter().chain(of(Scope::Domain, &self.of_domain));
+        used.map(|(scope, slot, operations)| {
+            let is_wanted =
+                self.unfinished.iter().flat_map(|(_, ids)| ids).any(|id| id.scope == scope && id.slot == slot);
+            (scope, slot, operations, is_wanted)
+        })
+    }
+
     /// Requests and answers that are kept, for tests.
     #[cfg(all(any(test, feature = "internals"), not(loom)))]
     pub(crate) fn kept(&self) -> (usize, usize) {

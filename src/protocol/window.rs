@@ -31,6 +31,11 @@ impl SendWindow {
         allows(self.used, self.limit, cost)
     }
 
+    /// What is used of it.
+    pub(crate) fn describe(&self) -> (u64, u64) {
+        (self.used, self.limit)
+    }
+
     pub(crate) fn spend(&mut self, cost: u64) {
         self.used += cost;
     }
@@ -79,6 +84,11 @@ impl ReceiveWindow {
         debug_assert!(self.occupied >= cost);
         self.occupied = self.occupied.saturating_sub(cost);
         self.owed += cost;
+    }
+
+    /// What is used of it.
+    pub(crate) fn describe(&self) -> (u64, u64) {
+        (self.occupied, self.limit)
     }
 
     /// Bytes of messages that the application has not received, for tests.

@@ -192,8 +192,16 @@ impl Fuzzed {
     fn open_grant(&mut self, is_offer: bool, patience: u8) -> Option<(GrantId, u32)> {
         let region = Arc::new(Region);
         let (by_window, patience) = (self.has_windows, Duration::from_millis(u64::from(patience) * 20));
-        let new =
-            NewGrant { region, by_window, access: Access::READ, lease: None, patience, is_offer, is_direct: false };
+        let new = NewGrant {
+            region,
+            by_window,
+            access: Access::READ,
+            length: 0,
+            lease: None,
+            patience,
+            is_offer,
+            is_direct: false,
+        };
         match self.core.open_grant(self.key, &new) {
             Poll::Ready(Ok((id, key, _))) => Some((id, key)),
             _ => None,

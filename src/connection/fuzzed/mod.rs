@@ -115,7 +115,7 @@ impl Fuzzed {
         let mut core = Core::new(ScriptedQueue::new(capabilities), Arc::clone(&domain), clock.clone(), frame);
         let share = u32::from(ours.credits);
         core.add_receives(share).expect("receives are posted");
-        let mut link = Link::new(&config, ours, Arc::default());
+        let mut link = Link::new(&config, ours, Arc::default(), clock.now());
         link.open(&theirs, SESSION, capabilities);
         let key = core.insert(link, CHANNEL, share);
         let model = Model::new(ours, theirs, SESSION, &config);

@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 
 use super::super::core::{Core, LinkKey, NOTIFY, find};
-use super::super::operations::OperationKey;
+use super::super::operations::{OperationKey, Posted, kind_of};
 use super::super::posting::Wanted;
 use super::borrowed::Segment;
 use crate::Result;
@@ -46,7 +46,8 @@ impl<Q: Queue> Core<Q> {
         if !is_done {
             return give_back(memory);
         }
-        let started = self.operations.insert(Some(grant), false, 0);
+        let (at, kind, grant) = (self.stamp, kind_of(&operation), Some(grant));
+        let started = self.operations.insert(Posted { link: key, kind, grant, is_read: false, bytes: 0, at });
         // Nobody waits yet.
         let _ = self.operations.complete(started.token(), Some(memory), Ok(()));
         Ok(started)

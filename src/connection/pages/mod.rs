@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 use self::borrowed::Borrowed;
 use self::lent::Lent;
-use super::link::{Arrived, Link};
+use super::arrived::Arrived;
+use super::link::Link;
 use crate::Buffer;
 use crate::memory::foreign::Returns;
 use crate::protocol::{Handed, Record, SegmentPlace, returned_tokens};
