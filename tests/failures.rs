@@ -43,19 +43,25 @@ fn peer() {
 }
 
 /// Asserts what an error must say, all in one place.
-fn says(error: &Error, kinds: &[ErrorKind], operation: &str, peer: &str, has_hint: bool) {
+fn says(error: &Error, kinds: &[ErrorKind], operation: &str, peer: &str) {
     let text = error.to_string();
     assert!(kinds.contains(&error.kind()), "{:?}: {text}", error.kind());
     assert_eq!(error.operation(), operation, "{text}");
     assert!(error.peer().is_some_and(|said| said.contains(peer)), "peer {peer}: {text}");
-    assert_eq!(error.hint().is_some(), has_hint, "{text}");
-    assert!(!text.contains('\n'), "{text}");
+    let hint = error.hint().expect("a hint");
+    assert!(text.ends_with(&format!(". Hint: {hint}")) && !text.contains('\n'), "{text}");
 }
 
-/// Whether the kind of `error` has something that helps.
-fn hinted(error: &Error) -> bool {
-    use ErrorKind::{ConnectionRefused, NoRoute, RemoteAccess, TimedOut, Unreachable, Unresponsive};
-    matches!(error.kind(), ConnectionRefused | NoRoute | RemoteAccess | TimedOut | Unreachable | Unresponsive)
+/// What is told too once there is a device, which a connect to nobody may never have.
+fn says_where(error: &Error) {
+    let (text, transport) = (error.to_string(), common::Transport::of_test());
+    assert_eq!(error.device(), Some(transport.device()), "{text}");
+    assert_eq!(error.gid().is_some(), transport.has_device(), "{text}");
+    let gid = error.gid().map(|gid| format!(", GID {gid}")).unwrap_or_default();
+    assert!(text.contains(&format!(" ({}{gid}): ", transport.device())), "{text}");
+    if let Some(host) = device_address().filter(|_| transport.has_device()) {
+        assert_eq!(error.gid().map(|gid| gid.to_canonical().to_string()), Some(host), "{text}");
+    }
 }
 
 /// Connects, expecting to fail within `bound`; answers the error.
@@ -80,7 +86,7 @@ fn connecting_to_nobody_times_out() {
         let (network, _) = address.rsplit_once('.').expect("an IPv4 address");
         let peer = format!("{network}.77:7471");
         let error = refused(&quick(), &common::uri(&peer), Duration::from_secs(2) + SLACK).await;
-        says(&error, &[ErrorKind::TimedOut, ErrorKind::NoRoute], "connect", &peer, true);
+        says(&error, &[ErrorKind::TimedOut, ErrorKind::NoRoute], "connect", &peer);
         still_works(&address).await;
     });
 }
@@ -90,8 +96,8 @@ fn connecting_to_a_port_without_listener_is_refused_at_once() {
     on_device(|address| async move {
         let peer = format!("{address}:9");
         let error = refused(&worker(), &common::uri(&peer), SLACK).await;
-        says(&error, &[ErrorKind::ConnectionRefused], "connect", &peer, true);
-        assert_eq!(error.device(), Some(common::Transport::of_test().device()), "{error}");
+        says(&error, &[ErrorKind::ConnectionRefused], "connect", &peer);
+        says_where(&error);
         still_works(&address).await;
     });
 }
@@ -101,7 +107,7 @@ fn connecting_to_an_address_without_a_route_says_so() {
     common::on_rdma(|address| async move {
         for peer in ["203.0.113.9:7471", "[2001:db8::9]:7471"] {
             let error = refused(&quick(), &common::uri(peer), Duration::from_secs(2) + SLACK).await;
-            says(&error, &[ErrorKind::NoRoute], "connect", peer, true);
+            says(&error, &[ErrorKind::NoRoute], "connect", peer);
         }
         still_works(&address).await;
     });
@@ -159,12 +165,12 @@ fn a_listener_that_rejects_or_hangs_up_during_set_up_is_an_error() {
     common::on_rdma(|address| async move {
         let uri = plain_listener(&address, |request| request.reject(b"go away").expect("rejects")).await;
         let error = refused(&worker(), &uri, SLACK).await;
-        says(&error, &[ErrorKind::Rejected], "connect", &address, false);
+        says(&error, &[ErrorKind::Rejected], "connect", &address);
         assert!(error.to_string().contains("reason 28"), "{error}");
 
         let uri = plain_listener(&address, drop).await;
         let error = refused(&worker(), &uri, SLACK).await;
-        says(&error, &[ErrorKind::Rejected], "connect", &address, false);
+        says(&error, &[ErrorKind::Rejected], "connect", &address);
         still_works(&address).await;
     });
 }
@@ -175,7 +181,8 @@ fn a_listener_that_never_answers_times_out() {
         let peer = Peer::start("silent");
         let uri = peer.hear();
         let error = refused(&quick(), &uri, Duration::from_secs(2) + SLACK).await;
-        says(&error, &[ErrorKind::TimedOut], "connect", &address, true);
+        says(&error, &[ErrorKind::TimedOut], "connect", &address);
+        says_where(&error);
         assert!(peer.finish().success());
         still_works(&address).await;
     });
@@ -196,7 +203,7 @@ fn a_peer_killed_during_set_up_is_an_error() {
             vec![ErrorKind::Rejected, ErrorKind::ConnectionRefused, ErrorKind::TimedOut, ErrorKind::Unreachable];
         // The kernel closes the sockets of a process that dies.
         kinds.extend((!common::Transport::of_test().has_device()).then_some(ErrorKind::PeerClosed));
-        says(&error, &kinds, "connect", &address, hinted(&error));
+        says(&error, &kinds, "connect", &address);
         still_works(&address).await;
     });
 }
@@ -267,7 +274,7 @@ fn a_peer_that_closes_ends_receives_sends_and_operations() {
         assert_eq!(peer.ask("close"), "closed");
         let begun = Instant::now();
         let error = connection.recv().await.expect_err("the peer has closed");
-        says(&error, &[ErrorKind::PeerClosed], "receive", &address, false);
+        says(&error, &[ErrorKind::PeerClosed], "receive", &address);
         let buffer = common::allocate(100);
         let failed = loop {
             // The disconnect may come after the last message.
@@ -281,7 +288,6 @@ fn a_peer_that_closes_ends_receives_sends_and_operations() {
             &[ErrorKind::PeerClosed, ErrorKind::Unreachable, ErrorKind::RemoteAccess, ErrorKind::ConnectionBroken],
             "write",
             &address,
-            hinted(&failed.error),
         );
         assert_eq!(failed.buffer.as_ref().expect("the buffer comes back").len(), buffer.len());
         let error = connection.send(b"anybody?").await.expect_err("the connection has ended");
@@ -319,7 +325,7 @@ fn a_peer_killed_in_mid_transfer_fails_what_is_in_flight() {
                     }
                     assert_eq!(failed.buffer.as_ref().expect("the buffer comes back").len(), 1 << 18);
                     let kinds = [ErrorKind::ConnectionBroken, ErrorKind::Unreachable, ErrorKind::RemoteAccess];
-                    says(&failed.error, &kinds, "write", &address, hinted(&failed.error));
+                    says(&failed.error, &kinds, "write", &address);
                     failures += 1;
                 }
             }
@@ -345,7 +351,8 @@ fn a_peer_killed_while_idle_ends_a_receive() {
         };
         let (received, killed) = tokio::join!(connection.recv(), killer);
         let error = received.expect_err("the peer is gone");
-        says(&error, &[ErrorKind::ConnectionBroken], "receive", &address, false);
+        says(&error, &[ErrorKind::ConnectionBroken], "receive", &address);
+        says_where(&error);
         assert!(error.to_string().contains("without finishing"), "{error}");
         assert!(killed.elapsed() < SLACK, "{:?}", killed.elapsed());
         still_works(&address).await;
@@ -381,11 +388,16 @@ fn the_device_refuses_a_wrong_key_a_wrong_range_and_a_missing_right() {
             let begun = Instant::now();
             let failed = client.write(common::allocate(bad.len() as usize), &bad).await;
             let failed = failed.expect_err(case);
-            says(&failed.error, &[ErrorKind::RemoteAccess], "write", &address, true);
-            assert_eq!(failed.error.device(), Some(common::Transport::of_test().device()));
+            says(&failed.error, &[ErrorKind::RemoteAccess], "write", &address);
+            says_where(&failed.error);
+            assert_eq!(failed.error.first_failure(), None, "it is the first: {}", failed.error);
             assert!(begun.elapsed() < SLACK, "{case} took {:?}", begun.elapsed());
             // The connection is lost, both ends learn it, and not one byte has changed.
-            assert_eq!(client.send(b"x").await.expect_err(case).kind(), ErrorKind::RemoteAccess);
+            let later = client.send(b"x").await.expect_err(case);
+            says(&later, &[ErrorKind::RemoteAccess], "send", &address);
+            says_where(&later);
+            assert_eq!(later.first_failure(), Some("write"), "{later}");
+            assert!(later.to_string().contains(": ended by an earlier failure, of write: "), "{later}");
             server.recv().await.expect_err(case);
             let mut bytes = [0; 8192];
             exposed.read_at(0, &mut bytes);
@@ -394,6 +406,28 @@ fn the_device_refuses_a_wrong_key_a_wrong_range_and_a_missing_right() {
             assert_eq!(buffer.len(), 8192);
             still_works(&address).await;
         }
+    });
+}
+
+#[test]
+fn what_was_in_flight_behind_the_first_failure_says_that_it_is_a_consequence() {
+    on_device(|address| async move {
+        let worker = worker();
+        let (client, server) = pair(&worker, &address).await;
+        let exposed = Buffer::allocate(4096).expect("memory").expose();
+        let grant = exposed.grant(&server, 0..4096, Access::READ_WRITE).await.expect("grants");
+        let good = grant.remote_buffer();
+        let bad = forged(&good, 4, &0x0bad_0bad_u32.to_le_bytes());
+        let first = client.read(Buffer::allocate(4096).expect("memory"), &bad);
+        let behind = client.write(Buffer::allocate(4096).expect("memory"), &good);
+        let (first, behind) = tokio::join!(first, behind);
+        let first = first.expect_err("a wrong key").error;
+        says(&first, &[ErrorKind::RemoteAccess], "read", &address);
+        assert_eq!(first.first_failure(), None, "{first}");
+        let behind = behind.expect_err("the connection has ended").error;
+        says(&behind, &[ErrorKind::RemoteAccess], "write", &address);
+        says_where(&behind);
+        assert_eq!(behind.first_failure(), Some("read"), "{behind}");
     });
 }
 
@@ -409,17 +443,19 @@ fn what_the_handle_does_not_allow_is_refused_here_and_the_connection_lives_on() 
         let buffer = |length| common::allocate(length);
 
         let failed = client.write(buffer(10), &handle).await.expect_err("may only read");
-        says(&failed.error, &[ErrorKind::AccessDenied], "write", &address, false);
+        says(&failed.error, &[ErrorKind::AccessDenied], "write", &address);
+        says_where(&failed.error);
         let failed = client.read(buffer(4097), &handle).await.expect_err("beyond the end");
-        says(&failed.error, &[ErrorKind::OutOfBounds], "read", &address, false);
+        says(&failed.error, &[ErrorKind::OutOfBounds], "read", &address);
         assert_eq!(failed.buffer.as_ref().expect("the buffer comes back").len(), 4097);
         let failed = other.read(buffer(10), &handle).await.expect_err("of another connection");
-        says(&failed.error, &[ErrorKind::Foreign], "read", &address, true);
+        says(&failed.error, &[ErrorKind::Foreign], "read", &address);
         let error = client.send(&vec![0; 8193]).await.expect_err("too long");
-        says(&error, &[ErrorKind::TooLong], "send", &address, true);
+        says(&error, &[ErrorKind::TooLong], "send", &address);
         for (range, access) in [(0..4097, Access::READ), (5..5, Access::READ)] {
             let error = exposed.grant(&server, range, access).await.expect_err("no such range");
-            says(&error, &[ErrorKind::OutOfBounds], "grant", common::Transport::of_test().peer(&address), false);
+            says(&error, &[ErrorKind::OutOfBounds], "grant", common::Transport::of_test().peer(&address));
+            says_where(&error);
         }
         client.read(buffer(4096), &handle).await.expect("what is allowed works");
         let longest = vec![7; 8192];

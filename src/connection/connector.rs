@@ -43,7 +43,7 @@ impl Connector {
         if private_data.len() > REQUEST_PRIVATE {
             let detail =
                 format!("{} bytes of private data; a connect request carries {REQUEST_PRIVATE}", private_data.len());
-            return Err(Error::new(ErrorKind::TooLong, "connect").with_detail(detail));
+            return Err(Error::new(ErrorKind::TooLong, "connect").with_peer(address).with_detail(detail));
         }
         let address = Address::parse("connect", address)?;
         let deadline = address.clock().now() + self.worker.config().connect_timeout;

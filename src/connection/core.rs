@@ -14,7 +14,7 @@ use super::receives::Receives;
 use crate::clock::Clock;
 use crate::memory::{Domain, GrantState, Held, Registration, Revocation, Transfer};
 use crate::protocol::GrantId;
-use crate::transport::{ChannelKey, Completion, Failure, Queue};
+use crate::transport::{ChannelKey, Completion, ENDED_BY_DEVICE as FLUSHED, Failure, OTHER_END, Queue};
 use crate::{Buffer, Error, ErrorKind, Result};
 
 /// Token of frames; operations and requests for windows have tokens of their own, which never are this.
@@ -241,8 +241,8 @@ impl<Q: Queue> Core<Q> {
     pub(super) fn end_batch(&mut self) {
         // After the batch, so that a request whose error says more comes first.
         while let Some(key) = self.flushed.pop() {
-            let detail = "the device has ended it, as it does after a refused access";
-            self.fail(key, Error::new(ErrorKind::ConnectionBroken, "connection").with_detail(detail));
+            let error = Error::new(ErrorKind::ConnectionBroken, "connection");
+            self.fail(key, error.with_detail(FLUSHED).with_hint(OTHER_END));
         }
         while let Some(key) = self.touched.pop() {
             self.pump(key);
@@ -280,6 +280,7 @@ impl<Q: Queue> Core<Q> {
             return self.garbage.extend(memory.map(|memory| Garbage::Memory(memory.into_held())));
         };
         let failure = completion.result.as_ref().err();
+        let first = failure.map(|_| name_of(&mut self.operations, token));
         if failure.is_none() {
             link.liveness.answered();
         }
@@ -311,14 +312,17 @@ impl<Q: Queue> Core<Q> {
                 Some(Failure::Broken(error)) => Err(error.again("operation")),
                 Some(Failure::Flushed) => Err(match link.ending.get() {
                     Some(error) => error.again("operation"),
-                    None => Error::new(ErrorKind::ConnectionBroken, "operation"),
+                    None => {
+                        Error::new(ErrorKind::ConnectionBroken, "operation").with_detail(FLUSHED).with_hint(OTHER_END)
+                    }
                 }),
             };
             self.operation_ended(key, token, memory, result);
         }
         match std::mem::replace(&mut completion.result, Ok(0)) {
             Ok(_) => self.touch(key),
-            Err(Failure::Broken(error)) => self.fail(key, error),
+            // Who posted it has been told by itself.
+            Err(Failure::Broken(error)) => self.fail(key, error.after(first.unwrap_or("connection"))),
             Err(Failure::Flushed) => self.was_flushed(key),
         }
     }
@@ -487,6 +491,23 @@ impl<Q: Queue> Core<Q> {
         let channel = self.link(key)?.channel.take()?;
         self.channels[channel.0 as usize] = None;
         Some(channel)
+    }
+}
+
+/// What the request of `token` is to those who use the connection.
+fn name_of(operations: &mut Operations, token: u64) -> &'static str {
+    if matches!(token, FRAME | FINISH) || parse_request(token).is_some() {
+        return "send";
+    }
+    match token {
+        NOTIFY => "write and notify",
+        PROBE => "heartbeat",
+        _ if is_fetch(token) => "receive",
+        _ => match GrantToken::parse(token) {
+            Some(token) if token.is_invalidation => "revoke",
+            Some(_) => "grant",
+            None => operations.name(token).unwrap_or("operation"),
+        },
     }
 }
 

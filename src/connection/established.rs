@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io::IoSlice;
+use std::net::Ipv6Addr;
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub(super) struct Inner<T: Transport> {
     /// What handles that the peer has granted to all of its domain are stamped with.
     pub(super) peers_domain: u64,
     pub(super) peer: String,
+    /// Of the local port.
+    pub(super) gid: Option<Ipv6Addr>,
     pub(super) private_data: Vec<u8>,
     pub(super) capabilities: Capabilities,
     pub(super) eager_limit: usize,
@@ -240,9 +243,19 @@ impl Connection {
         &self.0.private_data
     }
 
+    /// Adds to an error what every error of this connection says: peer, device, GID.
+    pub(crate) fn refine(&self, error: Error) -> Error {
+        self.0.refine(error)
+    }
+
     /// The local RDMA device.
     pub fn device(&self) -> &str {
         &self.0.engine.device
+    }
+
+    /// The GID of the local device's port, if it has one; on RoCE v2 it stands for the local address. `zcmi info` has its index.
+    pub fn gid(&self) -> Option<Ipv6Addr> {
+        self.0.gid
     }
 
     /// The transport's name: `shm`, `tcp` or `verbs`.
@@ -261,6 +274,8 @@ pub(super) struct Facts {
     pub(super) session: u64,
     pub(super) peers_domain: u64,
     pub(super) peer: String,
+    /// Of the local port.
+    pub(super) gid: Option<Ipv6Addr>,
     pub(super) private_data: Vec<u8>,
     pub(super) capabilities: Capabilities,
     pub(super) eager_limit: usize,
@@ -305,7 +320,7 @@ impl<T: Transport> Inner<T> {
         control: Arc<T::Link>,
         facts: Facts,
     ) -> Self {
-        let Facts { session, peers_domain, peer, private_data, capabilities, eager_limit, longest, shares_pages } =
+        let Facts { session, peers_domain, peer, gid, private_data, capabilities, eager_limit, longest, shares_pages } =
             facts;
         let control = Some(control);
         Self {
@@ -316,6 +331,7 @@ impl<T: Transport> Inner<T> {
             session,
             peers_domain,
             peer,
+            gid,
             private_data,
             capabilities,
             eager_limit,
@@ -370,9 +386,9 @@ impl<T: Transport> Inner<T> {
         ended.await.map_err(|error| self.refine(error.within("finish")))
     }
 
-    /// Adds who and where to an error.
+    /// Adds to an error with whom and through what.
     pub(super) fn refine(&self, error: Error) -> Error {
-        error.with_peer(&self.peer).with_device(&self.engine.device)
+        error.with_peer(&self.peer).with_device(&self.engine.device).with_gid(self.gid)
     }
 }
 

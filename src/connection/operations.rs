@@ -95,6 +95,11 @@ impl Operations {
         OperationKey(u64::from(slot.generation) << 32 | u64::from(index))
     }
 
+    /// What the operation of `token` is called.
+    pub(super) fn name(&mut self, token: u64) -> Option<&'static str> {
+        self.get(OperationKey(token)).map(|slot| slot.posted.kind.name())
+    }
+
     /// Takes back an operation that was not posted.
     pub(super) fn cancel(&mut self, key: OperationKey) {
         if self.get(key).is_some() {

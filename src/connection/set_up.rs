@@ -59,14 +59,15 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
     }
     let ending = Arc::new(OnceLock::new());
     let peer = end.peer().to_owned();
-    let refine = |error: Error| error.within(operation).with_peer(&peer).with_device(&engine.device);
+    let gid = end.gid();
+    let refine = |error: Error| error.within(operation).with_peer(&peer).with_device(&engine.device).with_gid(gid);
 
     let mut their_introduction = None;
     let mut reply = Vec::new();
     if let Role::Listener(filter) = &role {
         failpoint::reach("accept.asked");
         // It has come with the request; a stranger costs us nothing.
-        let theirs = end.negotiate(&[], deadline).await?;
+        let theirs = end.negotiate(&[], deadline).await.map_err(refine)?;
         match parse(&theirs, operation) {
             Ok((theirs, private)) => {
                 match filter.decide(&peer, &private) {
@@ -100,7 +101,7 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
     role.reach("connect.opened", "accept.opened");
     let (theirs, private_data) = match (their_introduction, &role) {
         (None, Role::Connector(private)) => {
-            let theirs = end.negotiate(&ours.to_bytes(private), deadline).await?;
+            let theirs = end.negotiate(&ours.to_bytes(private), deadline).await.map_err(refine)?;
             failpoint::reach("connect.answered");
             parse(&theirs, operation).map_err(refine)?
         }
@@ -125,7 +126,7 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
             link.pages = Some(Box::new(Pages::new(courier, returns(&engine, key))));
         }
         let (peer, peers_domain) = (peer.clone(), theirs.domain);
-        Ok(Facts { session, peers_domain, peer, private_data, capabilities, eager_limit, longest, shares_pages })
+        Ok(Facts { session, peers_domain, peer, gid, private_data, capabilities, eager_limit, longest, shares_pages })
     });
     let facts = match activated {
         Ok(facts) => facts,
@@ -139,7 +140,7 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
     role.reach("connect.activated", "accept.activated");
     // The peer asks for answers as soon as it is connected.
     engine.look_after();
-    let control = Arc::new(end.finish(&reply, deadline).await?);
+    let control = Arc::new(end.finish(&reply, deadline).await.map_err(refine)?);
     role.reach("connect.established", "accept.established");
     let hang_up = Arc::clone(&control);
     engine.with(|core| {

@@ -184,7 +184,7 @@ impl Client {
             let response = self.exchange(message, deadline).await?;
             decode(codec, response.get(HEADER..).unwrap_or_default(), "call")
         };
-        answered.await.map_err(|error| error.with_peer(self.channel().connection().peer()))
+        answered.await.map_err(|error| self.channel().connection().refine(error))
     }
 
     async fn exchange(&self, message: Growing, deadline: Option<Instant>) -> Result<Message> {

@@ -190,7 +190,7 @@ where
         let channel = channel.clone();
         background.run(async move { drop(channel.finish().await) }, LINGER);
     }
-    served.map_err(|error| error.with_peer(channel.connection().peer()))
+    served.map_err(|error| channel.connection().refine(error))
 }
 
 /// Takes a message of the client. Answers what is to be said at once, or what is wrong with it.

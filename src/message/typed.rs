@@ -43,7 +43,7 @@ impl Channel {
     /// # Errors
     /// As [`send`](Self::send), and [`Encode`](crate::ErrorKind::Encode): nothing was sent.
     pub async fn send_value_with<T: Serialize + ?Sized>(&self, codec: &impl Codec, value: &T) -> Result<()> {
-        let encoded = encode(codec, value)?;
+        let encoded = encode(codec, value).map_err(|error| self.connection().refine(error))?;
         self.send_owned(encoded).await?;
         Ok(())
     }
@@ -64,7 +64,7 @@ impl Channel {
     /// As [`recv_value`](Self::recv_value).
     pub async fn recv_value_with<T: DeserializeOwned>(&self, codec: &impl Codec) -> Result<T> {
         let message = self.recv().await?;
-        decode(codec, &message, "receive").map_err(|error| error.with_peer(self.connection().peer()))
+        decode(codec, &message, "receive").map_err(|error| self.connection().refine(error))
     }
 }
 
@@ -83,7 +83,7 @@ impl Connection {
     /// # Errors
     /// As [`send_value`](Self::send_value).
     pub async fn send_value_with<T: Serialize + ?Sized>(&self, codec: &impl Codec, value: &T) -> Result<()> {
-        let encoded = encode(codec, value)?;
+        let encoded = encode(codec, value).map_err(|error| self.refine(error))?;
         self.send(&encoded).await
     }
 
@@ -103,7 +103,7 @@ impl Connection {
     /// As [`recv_value`](Self::recv_value).
     pub async fn recv_value_with<T: DeserializeOwned>(&self, codec: &impl Codec) -> Result<T> {
         let message = self.recv().await?;
-        decode(codec, &message, "receive").map_err(|error| error.with_peer(self.peer()))
+        decode(codec, &message, "receive").map_err(|error| self.refine(error))
     }
 }
 

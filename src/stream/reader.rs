@@ -18,7 +18,8 @@ const EARLY: u32 = 64;
 pub(super) struct Reader {
     pump: Pump,
     waiting: Arc<Waiting>,
-    peer: String,
+    /// What is told of a peer that violates the protocol, but for the reason.
+    violation: Error,
     /// What is being read, and how much of it was.
     current: Option<Part>,
     consumed: usize,
@@ -54,12 +55,12 @@ impl Part {
 impl Reader {
     pub(super) fn new(channel: Channel) -> Self {
         let waiting = Arc::new(Waiting::default());
-        let peer = channel.connection().peer().to_owned();
+        let violation = channel.connection().refine(Error::new(ErrorKind::Protocol, "read"));
         let pump = Pump::new(channel, Waker::from(Arc::clone(&waiting)));
         Self {
             pump,
             waiting,
-            peer,
+            violation,
             current: None,
             consumed: 0,
             next: 0,
@@ -173,7 +174,7 @@ impl Reader {
     }
 
     fn protocol(&self, reason: &str) -> Error {
-        Error::new(ErrorKind::Protocol, "read").with_detail(reason).with_peer(&self.peer)
+        self.violation.again("read").with_detail(reason)
     }
 
     fn fail(&mut self, error: Error) {

@@ -85,9 +85,8 @@ impl Writer {
     ) -> Poll<Result<usize>> {
         self.poll(context, |state| {
             if state.is_ended {
-                return Poll::Ready(
-                    Err(Error::new(ErrorKind::Closed, "write").with_detail("the stream was shut down")),
-                );
+                let error = Error::new(ErrorKind::Closed, "write").with_detail("the stream was shut down");
+                return Poll::Ready(Err(self.channel.connection().refine(error)));
             }
             if state.is_stopped {
                 return Poll::Ready(Err(self.stopped()));
@@ -159,7 +158,7 @@ impl Writer {
 
     /// What has not arrived is given up, and its memory with it.
     pub(super) fn give_up(&self) {
-        lock(&self.state).fail(Error::new(ErrorKind::Closed, "write"));
+        lock(&self.state).fail(self.channel.connection().refine(Error::new(ErrorKind::Closed, "write")));
     }
 
     /// The peer reads no more. What it has not read is lost, which is an error; and so is what would be written now.
@@ -177,7 +176,7 @@ impl Writer {
     fn stopped(&self) -> Error {
         let error =
             Error::new(ErrorKind::PeerClosed, "write").with_detail("the peer has dropped its end of the stream");
-        error.with_peer(self.channel.connection().peer())
+        self.channel.connection().refine(error)
     }
 
     /// Goes on with what is on its way, then tries. Whoever waits is woken when it has gone on.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::IoSlice;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -329,6 +329,10 @@ macro_rules! set_up {
 
             fn peer(&self) -> &str {
                 with!($type, self, end => end.peer())
+            }
+
+            fn gid(&self) -> Option<Ipv6Addr> {
+                with!($type, self, end => end.gid())
             }
 
             fn open_channel(&mut self, queue: &mut AnyQueue, sizes: ChannelSizes) -> Result<ChannelKey> {

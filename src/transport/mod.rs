@@ -21,6 +21,7 @@ pub(crate) mod verbs;
 
 use std::fmt;
 use std::io::IoSlice;
+use std::net::Ipv6Addr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -385,6 +386,10 @@ pub(crate) trait SetUp<T: Transport>: Send + 'static {
     fn device(&self) -> Device;
     /// The peer's address.
     fn peer(&self) -> &str;
+    /// The GID of the local port, if it has one.
+    fn gid(&self) -> Option<Ipv6Addr> {
+        None
+    }
     /// Makes the channel, ready for receives.
     fn open_channel(&mut self, queue: &mut T::Queue, sizes: ChannelSizes) -> Result<ChannelKey>;
     /// Learns the peer's introduction; an outgoing end tells it ours first.
@@ -396,6 +401,12 @@ pub(crate) trait SetUp<T: Transport>: Send + 'static {
     /// Refuses an incoming request with a reason; drops an outgoing one.
     fn refuse(self, reason: &[u8]);
 }
+
+/// What is known where requests come back flushed, and none says why.
+pub(crate) const ENDED_BY_DEVICE: &str = "the device has ended it, as it does after a refused access";
+/// What helps then.
+pub(crate) const OTHER_END: Option<&str> =
+    Some("the first failure tells more, at the other end too: an access was refused there, or its process has ended");
 
 /// The control side of an established connection.
 pub(crate) trait Link: Send + Sync + 'static {

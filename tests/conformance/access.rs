@@ -160,7 +160,8 @@ pub(crate) async fn each_right_is_checked_by_the_owner_too(end: End) {
                 assert_eq!(error.kind(), ErrorKind::RemoteAccess, "{right}: {op:?}: {error}");
                 assert!(error.peer().is_some() && error.device().is_some() && error.hint().is_some(), "{error}");
                 let error = soon(connection.send(b"x")).await.expect_err("it is lost");
-                assert_eq!(error.kind(), ErrorKind::RemoteAccess, "{error}");
+                assert_eq!((error.kind(), error.operation()), (ErrorKind::RemoteAccess, "send"), "{error}");
+                assert!(error.first_failure().is_some(), "a consequence: {error}");
             }
             Responder => {
                 // In shared pages the holder, who is trusted, is the only one who checks.

@@ -173,7 +173,7 @@ pub(crate) async fn nobody_listens_and_too_many_come(end: End) {
             drop(gone);
             let error = refused(&worker, &uri).await;
             assert_eq!((error.kind(), error.operation()), (ErrorKind::ConnectionRefused, "connect"), "{error}");
-            assert!(error.hint().is_some() && error.peer().is_some(), "{error}");
+            assert!(error.hint().is_some() && error.peer().is_some() && error.device().is_some(), "{error}");
             let error = refused(&worker, &session.uri()).await;
             assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
             end.tell("refused");

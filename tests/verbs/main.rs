@@ -11,6 +11,7 @@ mod support;
 
 mod async_event;
 mod atomics;
+mod completion_errors;
 mod completions;
 mod connection_address;
 mod connection_channel;

@@ -274,7 +274,10 @@ pub(crate) fn build(
 
 /// The status of a failed request.
 pub(crate) fn status(result: Result<u32, CompletionError>) -> CompletionStatus {
-    result.expect_err("it failed").status
+    let error = result.expect_err("it failed");
+    // The name in the specification, what probably happened, what to look at.
+    assert!(error.to_string().starts_with(error.status.explanation()) && error.status.hint().is_some(), "{error}");
+    error.status
 }
 
 /// What the tests look at of a completion of the unsafe tier.

@@ -302,11 +302,7 @@ fn completion(completed: Completed<Transfer>) -> Completion {
                 CompletionStatus::LocalLength | CompletionStatus::ReceiverNotReady => ErrorKind::Protocol,
                 _ => ErrorKind::ConnectionBroken,
             };
-            let error_text = Error::new(kind, "complete").with_source(error);
-            Failure::Broken(match error.vendor_error {
-                0 => error_text,
-                code => error_text.with_detail(format!("vendor error {code:#x}")),
-            })
+            Failure::Broken(Error::new(kind, "complete").with_hint(error.status.hint()).with_source(error))
         }),
         memory: completed.memory,
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::device_events::Reports;
-use crate::transport::{ChannelKey, Completion, Failure};
+use crate::transport::{ChannelKey, Completion, ENDED_BY_DEVICE, Failure, OTHER_END};
 use crate::{Error, ErrorKind};
 
 /// How often the state of a channel is asked for of which nothing was heard. Some devices tell a failure by nothing else (rxe
@@ -119,9 +119,8 @@ impl Failures {
 }
 
 fn broken(channel: ChannelKey) -> Completion {
-    let detail = "the device has ended it, as it does after a refused access";
-    let error = Error::new(ErrorKind::ConnectionBroken, "connection").with_detail(detail);
-    let result = Err(Failure::Broken(error));
+    let error = Error::new(ErrorKind::ConnectionBroken, "connection");
+    let result = Err(Failure::Broken(error.with_detail(ENDED_BY_DEVICE).with_hint(OTHER_END)));
     Completion { token: 0, channel, is_receive: true, result, immediate: None, memory: None }
 }
 

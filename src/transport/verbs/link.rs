@@ -1,5 +1,6 @@
 //! The control side of an established connection.
 
+use std::net::Ipv6Addr;
 use std::sync::{Mutex, PoisonError};
 
 use super::events::Endpoint;
@@ -13,17 +14,18 @@ pub(crate) struct VerbsLink {
     endpoint: Mutex<Endpoint>,
     peer: String,
     device: String,
+    gid: Option<Ipv6Addr>,
 }
 
 impl VerbsLink {
-    pub(super) fn new(endpoint: Endpoint, peer: String, device: String) -> Self {
-        Self { endpoint: Mutex::new(endpoint), peer, device }
+    pub(super) fn new(endpoint: Endpoint, peer: String, device: String, gid: Option<Ipv6Addr>) -> Self {
+        Self { endpoint: Mutex::new(endpoint), peer, device, gid }
     }
 }
 
 impl Link for VerbsLink {
     fn on_lost(&self, lost: impl FnOnce(Error) + Send + 'static) {
-        let (peer, device) = (self.peer.clone(), self.device.clone());
+        let (peer, device, gid) = (self.peer.clone(), self.device.clone(), self.gid);
         let mut lost = Some(lost);
         self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).observe(move |event| {
             let ends = matches!(
@@ -36,7 +38,7 @@ impl Link for VerbsLink {
                     | Kind::Rejected
             );
             if let Some(lost) = lost.take_if(|_| ends) {
-                lost(explain(&event, "connection").with_peer(&peer).with_device(&device));
+                lost(explain(&event, "connection").with_peer(&peer).with_device(&device).with_gid(gid));
             }
         });
     }

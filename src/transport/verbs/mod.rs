@@ -26,6 +26,9 @@ use domain::VerbsDomain;
 use link::VerbsLink;
 use set_up::{Incoming, Outgoing, VerbsListener};
 
+/// What helps when a queue pair cannot be moved to a state.
+const PATH: &str = "the path may not fit the port any more: compare its GIDs and MTU (`zcmi info`) with `ip address` and `ip link`; an address \
+                    that is removed takes its GID along";
 /// Which part of the completion queue is for receives.
 const RECEIVES_SHARE: u32 = 2;
 
@@ -81,7 +84,8 @@ fn wrap(operation: &'static str, error: verbs::Error) -> Error {
         Some(errno) => kind_of(errno),
         None => ErrorKind::Other,
     };
-    Error::new(kind, operation).with_source(error)
+    let hint = matches!(error.call(), "ibv_modify_qp" | "rdma_init_qp_attr").then_some(PATH);
+    Error::new(kind, operation).with_hint(hint).with_source(error)
 }
 
 /// What is wrong with the device files, if something is. The C libraries try several paths and answer the last

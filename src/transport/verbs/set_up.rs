@@ -1,6 +1,6 @@
 //! Connections set up by rdma_cm: resolve, connect, listen, accept.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,7 @@ impl Outgoing {
         let operation = "connect";
         let failed = |error: Error| error.with_peer(peer);
         let (endpoint, route) = resolve_address(peer, deadline).await.map_err(failed)?;
+        let failed = |error: Error| failed(error).with_device(&route.device);
         let started = endpoint.id().resolve_route(left(deadline));
         started.map_err(|error| failed(wrap(operation, error)))?;
         let resolved = endpoint.next_event(Some(deadline)).await;
@@ -96,22 +97,25 @@ impl SetUp<Verbs> for Outgoing {
         &self.0.peer
     }
 
+    fn gid(&self) -> Option<Ipv6Addr> {
+        self.0.gid()
+    }
+
     fn open_channel(&mut self, queue: &mut Channels, sizes: ChannelSizes) -> Result<ChannelKey> {
         self.0.open_channel(queue, sizes)
     }
 
     fn negotiate(&mut self, ours: &[u8], deadline: Instant) -> impl Future<Output = Result<Vec<u8>>> + Send {
-        let End { operation, endpoint, peer, route, .. } = &self.0;
+        let End { operation, endpoint, .. } = &self.0;
         let started = endpoint.id().connect(&self.0.parameters(ours));
         let response = endpoint.next_event(Some(deadline));
-        let (operation, peer, device) = (*operation, peer.clone(), route.device.clone());
+        let operation = *operation;
         let reads = &mut self.0.reads;
         async move {
-            let failed = |error: Error| error.with_peer(&peer).with_device(&device);
-            started.map_err(|error| failed(wrap(operation, error)))?;
+            started.map_err(|error| wrap(operation, error))?;
             failpoint::reach("connect.asked");
-            let response = expect(response.await, Kind::ConnectResponse, operation).map_err(failed)?;
-            allows_reads(&response, operation).map_err(failed)?;
+            let response = expect(response.await, Kind::ConnectResponse, operation)?;
+            allows_reads(&response, operation)?;
             *reads = (reads.0.min(response.responder_resources), reads.1.min(response.initiator_depth));
             Ok(response.private_data)
         }
@@ -125,7 +129,7 @@ impl SetUp<Verbs> for Outgoing {
     fn finish(self, _ours: &[u8], _deadline: Instant) -> impl Future<Output = Result<VerbsLink>> + Send {
         let Self(end) = self;
         let established = end.endpoint.id().establish().map_err(|error| end.failed(error));
-        std::future::ready(established.map(|()| VerbsLink::new(end.endpoint, end.peer, end.route.device)))
+        std::future::ready(established.map(|()| end.into_link()))
     }
 
     fn refuse(self, _reason: &[u8]) {}
@@ -138,6 +142,10 @@ impl SetUp<Verbs> for Incoming {
 
     fn peer(&self) -> &str {
         &self.0.peer
+    }
+
+    fn gid(&self) -> Option<Ipv6Addr> {
+        self.0.gid()
     }
 
     fn open_channel(&mut self, queue: &mut Channels, sizes: ChannelSizes) -> Result<ChannelKey> {
@@ -162,8 +170,8 @@ impl SetUp<Verbs> for Incoming {
             accepted?;
             failpoint::reach("accept.answered");
             match expect(established.await, Kind::Established, end.operation) {
-                Ok(_) => Ok(VerbsLink::new(end.endpoint, end.peer, end.route.device)),
-                Err(error) => Err(error.with_peer(&end.peer).with_device(&end.route.device)),
+                Ok(_) => Ok(end.into_link()),
+                Err(error) => Err(error),
             }
         }
     }
@@ -181,7 +189,13 @@ impl End {
     }
 
     fn failed(&self, error: verbs::Error) -> Error {
-        wrap(self.operation, error).with_peer(&self.peer).with_device(&self.route.device)
+        wrap(self.operation, error).with_peer(&self.peer).with_device(&self.route.device).with_gid(self.gid())
+    }
+
+    /// The GID from which the path to the peer begins.
+    fn gid(&self) -> Option<Ipv6Addr> {
+        let paths = self.endpoint.id().paths();
+        paths.first().map(|path| path.source).filter(|gid| !gid.is_zero()).map(|gid| gid.0.into())
     }
 
     fn open_channel(&mut self, queue: &mut Channels, sizes: ChannelSizes) -> Result<ChannelKey> {
@@ -206,6 +220,11 @@ impl End {
         pair.connect(self.endpoint.id(), &tuning).map_err(|error| self.failed(error))?;
         queue.activated(channel, self.reads.1);
         Ok(())
+    }
+
+    fn into_link(self) -> VerbsLink {
+        let gid = self.gid();
+        VerbsLink::new(self.endpoint, self.peer, self.route.device, gid)
     }
 
     fn parameters<'a>(&self, private_data: &'a [u8]) -> ConnectionParameters<'a> {
@@ -253,7 +272,8 @@ impl Listen<Verbs> for VerbsListener {
             let allowed = allows_reads(&event, "accept");
             let (Some(endpoint), Some(route)) = (request, event.route) else {
                 if event.kind == Kind::DeviceRemoval {
-                    return Err(Error::new(ErrorKind::NoDevice, "accept").with_detail("the device was removed"));
+                    let error = Error::new(ErrorKind::NoDevice, "accept").with_detail("the device was removed");
+                    return Err(error.with_peer(format_args!("rdma://{}", self.address)));
                 }
                 continue;
             };
