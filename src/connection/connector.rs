@@ -1,8 +1,10 @@
 //! The connecting side.
 
+use tracing::Instrument;
+
 use super::address::{Address, Target};
 use super::auto;
-use super::{Connection, Worker};
+use super::{Connection, Worker, spans};
 use crate::protocol::REQUEST_PRIVATE;
 use crate::{Error, ErrorKind, Result};
 
@@ -45,6 +47,16 @@ impl Connector {
                 format!("{} bytes of private data; a connect request carries {REQUEST_PRIVATE}", private_data.len());
             return Err(Error::new(ErrorKind::TooLong, "connect").with_peer(address).with_detail(detail));
         }
+        let trace = spans::connect(address);
+        let connected = self.connect_to(address, private_data).instrument(trace.span()).await;
+        if let Ok(Connection(inner)) = &connected {
+            trace.with(&inner.identity);
+        }
+        trace.end_with(&connected);
+        connected
+    }
+
+    async fn connect_to(&self, address: &str, private_data: &[u8]) -> Result<Connection> {
         let address = Address::parse("connect", address)?;
         let deadline = address.clock().now() + self.worker.config().connect_timeout;
         let connected = match address.resolve(deadline).await? {

@@ -10,11 +10,13 @@ use super::Active;
 use super::engine::Engine;
 use super::grant::check_alignment;
 use super::grants::MOST_PATIENCE;
+use super::spans::{self, Trace};
 use crate::memory::{
     Domain, Epoch, Exposure, GrantControl, GrantRecord, GrantState, RegionAccess, Registration, Revocation,
 };
 use crate::protocol::{GrantId, GrantSlots, MOST_GRANTS, Scope};
 use crate::service::Service;
+use crate::telemetry::GrantName;
 use crate::{Access, Error, ErrorKind, Grant, Isolation, RemoteBuffer, Result};
 
 /// The engines of this process, and the names of grants in their domains.
@@ -65,6 +67,8 @@ pub(super) fn grant(
         patience: engine.config.revoke_timeout,
         state: Arc::clone(&state),
         region: Mutex::new(Some(region)),
+        device: engine.device.clone(),
+        length,
         has_begun: Mutex::new(false),
     });
     let record = GrantRecord { state, control };
@@ -72,11 +76,14 @@ pub(super) fn grant(
     Ok(Grant::new(record, handle, Isolation::Domain))
 }
 
+/// A region, and the span of its end.
+type Traced = (Arc<dyn Registration>, Trace);
+
 /// Takes a grant to a domain back: asks every peer, then deregisters.
 #[derive(Clone)]
 struct Ending {
     state: Arc<GrantState>,
-    region: Arc<Mutex<Option<Arc<dyn Registration>>>>,
+    region: Arc<Mutex<Option<Traced>>>,
 }
 
 struct OfDomain {
@@ -87,6 +94,8 @@ struct OfDomain {
     patience: Duration,
     state: Arc<GrantState>,
     region: Mutex<Option<Arc<dyn Registration>>>,
+    device: String,
+    length: u64,
     has_begun: Mutex<bool>,
 }
 
@@ -96,7 +105,9 @@ impl GrantControl for OfDomain {
             return;
         }
         self.state.ending();
-        let ending = Ending { state: Arc::clone(&self.state), region: Arc::new(Mutex::new(lock(&self.region).take())) };
+        let trace = spans::revoke_for_domain(&self.device, GrantName::of(self.id), self.length);
+        let region = lock(&self.region).take().map(|region| (region, trace));
+        let ending = Ending { state: Arc::clone(&self.state), region: Arc::new(Mutex::new(region)) };
         let deadline = self.service.now() + patience.unwrap_or(self.patience).min(MOST_PATIENCE);
         let forced = ending.clone();
         self.service.run_at(deadline, move || forced.end(Revocation::Forced));
@@ -166,8 +177,13 @@ impl Drop for Answers {
 impl Ending {
     /// Deregisters, unless that was done; on the service thread.
     fn end(&self, how: Revocation) {
-        let Some(region) = lock(&self.region).take() else { return };
+        let Some((region, trace)) = lock(&self.region).take() else { return };
         let result = region.end().map(|()| how).map_err(|error| error.within("revoke"));
+        match &result {
+            Ok(Revocation::Agreed) => trace.end("agreed"),
+            Ok(_) => trace.end("forced"),
+            Err(error) => trace.fail(error),
+        }
         self.state.end(result).into_iter().for_each(Waker::wake);
     }
 }

@@ -13,6 +13,7 @@ use super::link_grants::Phase;
 use super::liveness;
 use super::reactors::Reactors;
 use super::seats::Seats;
+use super::spans::{Identity, Trace};
 use crate::config::Config;
 use crate::memory::{Domain, Epoch, Place, RegistrationCache, Revocation};
 use crate::service::Service;
@@ -121,16 +122,17 @@ impl<T: Transport> Engine<T> {
 
     /// Ends the conversation in the background: says that it is over, waits for all that was sent, disconnects. The
     /// service thread looks after it until `deadline`, then ends it anyway.
-    pub(super) fn linger(self: Arc<Self>, key: LinkKey, control: Arc<T::Link>, deadline: Instant) {
+    pub(super) fn linger(self: Arc<Self>, key: LinkKey, control: Arc<T::Link>, deadline: Instant, trace: Trace) {
         let is_delivered = self.with(|core| {
             self.run_dry(core);
             core.is_delivered(key)
         });
         if is_delivered || self.now() >= deadline {
+            trace.end(if is_delivered { "ok" } else { "not all was taken in time" });
             return self.end(key, control);
         }
         let service = Arc::clone(&self.service);
-        service.run_at(service.now() + LINGER_STEP, move || self.linger(key, control, deadline));
+        service.run_at(service.now() + LINGER_STEP, move || self.linger(key, control, deadline, trace));
     }
 
     /// Ends a connection now and forgets it.
@@ -347,7 +349,21 @@ impl<T: Transport> Engine<T> {
         self.with(|core| core.wake_senders(key));
     }
 
+    fn tell_ending(&self, key: LinkKey) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        let known = self.lock().link(key).and_then(|link| Some((link.identity.clone()?, Arc::clone(&link.ending))));
+        if let Some((identity, ending)) = known
+            && let Some(error) = ending.get()
+        {
+            let Identity { connection, peer, transport, device } = &*identity;
+            tracing::debug!(%connection, peer, transport = transport.name(), device, kind = ?error.kind(), %error, "ended");
+        }
+    }
+
     fn close_channel(self: &Arc<Self>, key: LinkKey) {
+        self.tell_ending(key);
         // Not before the failure is handled here: a refused access breaks the peer's end, which may not notice by itself.
         if let Some(hang_up) = self.with(|core| core.link(key).and_then(|link| link.hang_up.take())) {
             hang_up();

@@ -12,6 +12,7 @@ use super::core::LinkKey;
 use super::deadline::within;
 use super::engine::Engine;
 use super::link::Ending;
+use super::spans::{self, Identity, Trace};
 use super::{Active, Channel, Message};
 use crate::service::Service;
 use crate::transport::{Capabilities, Transport};
@@ -40,7 +41,7 @@ pub(super) struct Inner<T: Transport> {
     pub(super) session: u64,
     /// What handles that the peer has granted to all of its domain are stamped with.
     pub(super) peers_domain: u64,
-    pub(super) peer: String,
+    pub(super) identity: Arc<Identity>,
     /// Of the local port.
     pub(super) gid: Option<Ipv6Addr>,
     pub(super) private_data: Vec<u8>,
@@ -199,7 +200,9 @@ impl Connection {
     /// Whatever broke the connection before, and [`TimedOut`](ErrorKind::TimedOut): what was sent may then be lost. That the
     /// peer has closed first is no error: what it has not received then, it did not want.
     pub async fn close(&self) -> Result<()> {
+        let trace = spans::close(&self.0.identity, "close");
         let finished = self.0.finish("close").await;
+        trace.end_with(&finished);
         failpoint::reach("close.delivered");
         self.0.engine.with(|core| core.fail(self.0.key, Error::new(ErrorKind::Closed, "connection")));
         match finished {
@@ -234,7 +237,7 @@ impl Connection {
 
     /// The peer's address.
     pub fn peer(&self) -> &str {
-        &self.0.peer
+        &self.0.identity.peer
     }
 
     /// What the peer said when it connected, to [`Connector::connect_with`](super::Connector::connect_with), or answered, by
@@ -273,7 +276,7 @@ impl Connection {
 pub(super) struct Facts {
     pub(super) session: u64,
     pub(super) peers_domain: u64,
-    pub(super) peer: String,
+    pub(super) identity: Arc<Identity>,
     /// Of the local port.
     pub(super) gid: Option<Ipv6Addr>,
     pub(super) private_data: Vec<u8>,
@@ -320,8 +323,17 @@ impl<T: Transport> Inner<T> {
         control: Arc<T::Link>,
         facts: Facts,
     ) -> Self {
-        let Facts { session, peers_domain, peer, gid, private_data, capabilities, eager_limit, longest, shares_pages } =
-            facts;
+        let Facts {
+            session,
+            peers_domain,
+            identity,
+            gid,
+            private_data,
+            capabilities,
+            eager_limit,
+            longest,
+            shares_pages,
+        } = facts;
         let control = Some(control);
         Self {
             engine,
@@ -330,7 +342,7 @@ impl<T: Transport> Inner<T> {
             control,
             session,
             peers_domain,
-            peer,
+            identity,
             gid,
             private_data,
             capabilities,
@@ -388,7 +400,7 @@ impl<T: Transport> Inner<T> {
 
     /// Adds to an error with whom and through what.
     pub(super) fn refine(&self, error: Error) -> Error {
-        error.with_peer(&self.peer).with_device(&self.engine.device).with_gid(self.gid)
+        error.with_peer(&self.identity.peer).with_device(&self.engine.device).with_gid(self.gid)
     }
 }
 
@@ -401,7 +413,9 @@ impl<T: Transport> Drop for Inner<T> {
             }
             let engine = Arc::clone(&self.engine);
             let deadline = engine.now() + LINGER;
-            engine.linger(self.key, control, deadline);
+            // One that has ended was closed before, or could not be.
+            let trace = if self.ending.get().is_none() { spans::close(&self.identity, "drop") } else { Trace::none() };
+            engine.linger(self.key, control, deadline, trace);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::spans::Trace;
 use crate::protocol::GrantId;
 
 /// Tokens of fetches have these upper bits.
@@ -10,7 +11,7 @@ const FETCH: u64 = 0x4000_0001 << 32;
 /// The fetches of one connection, and how many reads and atomics may be outstanding on it.
 #[derive(Debug, Default)]
 pub(super) struct Fetches {
-    table: Vec<Option<Fetch>>,
+    table: Vec<Option<(Fetch, Trace)>>,
     /// Reads and atomics that are posted, fetches and those of the application.
     pub(super) outstanding: usize,
     pub(super) limit: usize,
@@ -39,7 +40,7 @@ impl Fetches {
 
     /// Those on their way.
     pub(super) fn all(&self) -> impl Iterator<Item = &Fetch> {
-        self.table.iter().flatten()
+        self.table.iter().flatten().map(|(fetch, _)| fetch)
     }
 
     /// Places for fetches that there are, for tests.
@@ -48,24 +49,24 @@ impl Fetches {
         self.table.len()
     }
 
-    /// Notes a fetch; answers the token of its request.
-    pub(super) fn begin(&mut self, fetch: Fetch) -> u64 {
+    /// Notes a fetch, which `trace` tells of; answers the token of its request.
+    pub(super) fn begin(&mut self, fetch: Fetch, trace: Trace) -> u64 {
         self.outstanding += 1;
         self.bytes += fetch.bytes;
         let index = self.table.iter().position(Option::is_none).unwrap_or_else(|| {
             self.table.push(None);
             self.table.len() - 1
         });
-        self.table[index] = Some(fetch);
+        self.table[index] = Some((fetch, trace));
         FETCH | index as u64
     }
 
     /// The fetch of `token` has ended, or was not posted.
-    pub(super) fn end(&mut self, token: u64) -> Option<Fetch> {
-        let fetch = self.table.get_mut(token as u32 as usize)?.take()?;
+    pub(super) fn end(&mut self, token: u64) -> Option<(Fetch, Trace)> {
+        let (fetch, trace) = self.table.get_mut(token as u32 as usize)?.take()?;
         self.outstanding -= 1;
         self.bytes -= fetch.bytes;
-        Some(fetch)
+        Some((fetch, trace))
     }
 }
 
@@ -84,15 +85,15 @@ mod tests {
     fn fetches_end_once_and_their_tokens_are_told_apart() {
         let (mut fetches, at) = (Fetches { limit: 2, ..Default::default() }, Instant::now());
         let grant = GrantId { scope: Scope::Connection, slot: 1, generation: 2 };
-        let first = fetches.begin(Fetch { channel: 0, serial: 7, grant, bytes: 1, at });
+        let first = fetches.begin(Fetch { channel: 0, serial: 7, grant, bytes: 1, at }, Trace::none());
         assert!(fetches.has_room());
-        let second = fetches.begin(Fetch { channel: 3, serial: 8, grant, bytes: 2, at });
+        let second = fetches.begin(Fetch { channel: 3, serial: 8, grant, bytes: 2, at }, Trace::none());
         assert!(!fetches.has_room());
         assert!(is_fetch(first) && is_fetch(second) && first != second);
         assert!(GrantToken::parse(first).is_none() && parse_request(first).is_none());
         assert!(!is_fetch(request_token(1)) && !is_fetch(u64::MAX) && !is_fetch(5 << 32));
-        assert_eq!(fetches.end(first).map(|fetch| fetch.serial), Some(7));
-        assert_eq!(fetches.end(first), None);
+        assert_eq!(fetches.end(first).map(|(fetch, _)| fetch.serial), Some(7));
+        assert!(fetches.end(first).is_none());
         assert_eq!(fetches.bytes, 2);
         assert!(fetches.has_room());
     }

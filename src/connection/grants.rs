@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use super::core::{Core, EndedGrant, Garbage, LinkKey, ToDeregister, find};
 use super::link::Link;
 use super::link_grants::{Answer, GrantToken, OwnedGrant, Phase};
+use super::spans::{self, Trace};
 use crate::memory::{GrantState, Registration};
 use crate::protocol::{GrantId, Scope};
+use crate::telemetry::GrantName;
 use crate::transport::{ChannelKey, NotBound, Opening, Queue};
 use crate::{Access, Error, ErrorKind, Result, failpoint};
 
@@ -47,6 +49,7 @@ impl<Q: Queue> Core<Q> {
             id,
             opened_at,
             length: new.length,
+            trace: Trace::none(),
             state: Arc::clone(&state),
             region: Some(Arc::clone(&new.region)),
             window: None,
@@ -99,6 +102,9 @@ impl<Q: Queue> Core<Q> {
         let now = self.clock.now();
         let Some(link) = self.link(key) else { return };
         let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
+        if matches!(grant.phase, Phase::Binding { unwanted: None } | Phase::Live) {
+            grant.trace = spans::revoke(link.identity.as_ref(), GrantName::of(id), grant.length);
+        }
         if let Some(patience) = patience {
             grant.patience = patience.min(MOST_PATIENCE);
         }
@@ -240,6 +246,7 @@ impl<Q: Queue> Core<Q> {
         let told = grant.how();
         let (state, region) = (Arc::clone(&grant.state), grant.region.take());
         let is_out_of_hand = grant.is_direct && !grant.is_agreed;
+        grant.traced();
         grant.phase = Phase::Over;
         if !grant.is_asked {
             link.grants.forget(id);
@@ -258,6 +265,7 @@ impl<Q: Queue> Core<Q> {
         let Some(link) = self.link(key) else { return };
         let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
         grant.phase = Phase::Over;
+        grant.traced();
         if !grant.is_asked {
             link.grants.forget(id);
         }

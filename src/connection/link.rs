@@ -13,6 +13,7 @@ use super::liveness::Liveness;
 use super::outbox::Outbox;
 use super::pages::Pages;
 use super::seats::Seat;
+use super::spans::Identity;
 use crate::protocol::{Credits, Frame, FrameKind, GrantId, HEADER, Handshake, RECORD, Record, Scope, taken_grants};
 use crate::transport::{Capabilities, ChannelKey};
 use crate::{Access, Config, Error, ErrorKind, RemoteBuffer, failpoint};
@@ -33,6 +34,8 @@ pub(super) type Ending = Arc<OnceLock<Error>>;
 /// The state of one connection. It knows no transport: what it wants posted it answers.
 pub(super) struct Link {
     pub(super) begun_at: Instant,
+    /// Known when the two have introduced themselves.
+    pub(super) identity: Option<Arc<Identity>>,
     /// `None` when the channel has been closed.
     pub(super) channel: Option<ChannelKey>,
     /// Receives that are posted for its peer's frames.
@@ -108,6 +111,7 @@ impl Link {
     pub(super) fn new(config: &Config, ours: Handshake, ending: Ending, now: Instant) -> Self {
         Self {
             begun_at: now,
+            identity: None,
             channel: None,
             share: 0,
             hears_credits: false,
@@ -302,6 +306,7 @@ impl Link {
             }
             FrameKind::Revoke => {
                 self.grants.held.asked(payload)?;
+                self.grants.trace_question(payload, self.identity.as_ref());
                 arrived.is_asked = true;
             }
             FrameKind::Revoked => arrived.agreed = self.grants.agreed(payload)?,

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::spans::{self, Identity, Trace};
 use crate::memory::{GrantState, Registration, Revocation};
-use crate::protocol::{GrantId, GrantSlots, Held, Revoking, Scope};
+use crate::protocol::{GrantId, GrantSlots, Held, Revoking, Scope, named};
+use crate::telemetry::GrantName;
 use crate::transport::WindowKey;
 
 /// Tokens of requests for windows have this bit, which those of operations have not.
@@ -13,6 +15,9 @@ const INVALIDATION: u64 = 1 << 62;
 /// Tokens of requests to revoke have this bit, and not that of grants.
 const REQUEST: u64 = 1 << 62;
 
+/// Grants that the span of a question names, at most.
+const MOST_NAMED: usize = 16;
+
 /// A grant to the peer of this connection.
 pub(super) struct OwnedGrant {
     pub(super) id: GrantId,
@@ -20,6 +25,8 @@ pub(super) struct OwnedGrant {
     pub(super) opened_at: Instant,
     /// Bytes that it opens.
     pub(super) length: u64,
+    /// Of its revocation.
+    pub(super) trace: Trace,
     pub(super) state: Arc<GrantState>,
     /// Holds the memory until no peer can reach it.
     pub(super) region: Option<Arc<dyn Registration>>,
@@ -49,6 +56,12 @@ impl OwnedGrant {
             Phase::Binding { unwanted } => unwanted,
             Phase::Deregistering | Phase::Over => None,
         }
+    }
+
+    /// Its revocation is over.
+    pub(super) fn traced(&mut self) {
+        let outcome = if self.is_agreed { "agreed" } else { "forced" };
+        std::mem::replace(&mut self.trace, Trace::none()).end(outcome);
     }
 
     /// How it ends, now that its region goes; the state knows from here on if it is with consent.
@@ -136,6 +149,8 @@ pub(super) struct LinkGrants {
     table: Vec<Option<OwnedGrant>>,
     pub(super) revoking: Revoking,
     pub(super) held: Held,
+    /// Questions of the peer whose last answer is to come.
+    questions: Vec<(u32, Trace)>,
     /// Grants of the domain that this peer was asked to let go.
     pub(super) of_domain: Vec<(GrantId, Answer)>,
     /// Those whose keys are to be made invalid when there is room for the request.
@@ -198,9 +213,34 @@ impl LinkGrants {
     /// Everything goes: the connection has ended.
     pub(super) fn drain(&mut self) -> Vec<OwnedGrant> {
         self.of_domain.clear();
+        self.questions.clear();
         self.waiting_for_room.clear();
         self.next_due = None;
         self.table.drain(..).flatten().collect()
+    }
+
+    /// The peer wants grants back.
+    pub(super) fn trace_question(&mut self, payload: &[u8], identity: Option<&Arc<Identity>>) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        let Ok((serial, ids)) = named(payload) else { return };
+        let names: Vec<_> = ids.iter().take(MOST_NAMED).map(|id| GrantName::of(*id).to_string()).collect();
+        let more = if ids.len() > MOST_NAMED { ", …" } else { "" };
+        let trace = spans::asked_back(identity, serial, &format!("{}{more}", names.join(", ")));
+        self.questions.push((serial, trace));
+    }
+
+    /// An answer is on its way.
+    pub(super) fn trace_answer(&mut self, payload: &[u8]) {
+        if self.questions.is_empty() {
+            return;
+        }
+        if let Ok((serial, ids)) = named(payload)
+            && let Some(index) = self.questions.iter().position(|(asked, _)| ids.is_empty() && *asked == serial)
+        {
+            self.questions.swap_remove(index).1.end("agreed");
+        }
     }
 
     /// Notes that something is due at `when`.

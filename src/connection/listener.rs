@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::sync::{Mutex, watch};
+use tracing::Instrument;
 
 use super::address::{Address, Target};
 use super::auto;
 use super::established::Inner;
 use super::filter::{Answer, ConnectRequest, Filter};
 use super::set_up::{Role, set_up};
-use super::{Active, Connection, Worker};
+use super::{Active, Connection, Worker, spans};
 use crate::protocol::Refusal;
 use crate::transport::{Listen, SetUp, Transport};
 use crate::{Error, ErrorKind, Result};
@@ -200,7 +201,16 @@ impl Listener {
         match self.worker.engine(&device) {
             Ok(engine) => {
                 let deadline = engine.now() + self.worker.config().connect_timeout;
-                state.handshakes.push(Box::pin(set_up(engine, request, Role::Listener(self.filter.clone()), deadline)));
+                let trace = spans::accept(request.peer(), device.transport, &device.name);
+                let made = set_up(engine, request, Role::Listener(self.filter.clone()), deadline);
+                state.handshakes.push(Box::pin(async move {
+                    let accepted = made.instrument(trace.span()).await;
+                    if let Ok(inner) = &accepted {
+                        trace.with(&inner.identity);
+                    }
+                    trace.end_with(&accepted);
+                    accepted
+                }));
             }
             Err(error) => {
                 passed_over(&error.with_peer(request.peer()));

@@ -45,6 +45,7 @@ mod seats;
 mod sending;
 mod set_up;
 mod snapshot;
+mod spans;
 mod taking;
 mod waiting;
 mod worker;

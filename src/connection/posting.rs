@@ -327,7 +327,11 @@ impl<Q: Queue> Core<Q> {
                     Some((serial, payload)) => (Some(payload), request_token(serial)),
                     None => (None, FRAME),
                 },
-                _ => (link.grants.held.answer(), FRAME),
+                _ => {
+                    let answer = link.grants.held.answer();
+                    answer.iter().for_each(|answer| link.grants.trace_answer(answer));
+                    (answer, FRAME)
+                }
             };
             let Some(payload) = payload else { return };
             link.credits.spend();

@@ -9,8 +9,10 @@ use std::time::Duration;
 use super::deadline::within;
 use super::established::{Inner, Waiting};
 use super::grant::{self, For};
+use super::spans::{self, Trace};
 use crate::memory::{Exposable, Exposed};
 use crate::protocol::GrantId;
+use crate::telemetry::GrantName;
 use crate::transport::Transport;
 use crate::{Access, Error, ErrorKind, Failed, Grant, Pool, Result, Revocation, failpoint};
 
@@ -162,14 +164,20 @@ impl<T: Transport> Inner<T> {
         if let Err(error) = self.check_length(length) {
             return Err(Failed { error, buffer: Some(source) });
         }
+        let trace = self.trace_offer(channel, length);
         let exposed = Exposed::new(source);
         let grant = match grant::begin(self, exposed.exposure(), 0..length, Access::READ, For::Message).await {
             Ok(grant) => grant,
-            Err(error) => return Err(self.not_sent(error, exposed).await),
+            Err(error) => {
+                trace.fail(&error);
+                return Err(self.not_sent(error, exposed).await);
+            }
         };
         failpoint::reach("offer.granted");
+        trace.with_grant(GrantName::of(grant.remote_buffer().grant()));
         let (handle, record) = (grant.remote_buffer(), grant.record());
-        let mut sending = Sending { inner: self, id: handle.grant(), parts: Some((grant, exposed)), is_offered: false };
+        let mut sending =
+            Sending { inner: self, id: handle.grant(), parts: Some((grant, exposed, trace)), is_offered: false };
         let mut waiting = Waiting::new(self);
         let offered = poll_fn(|context| {
             self.engine.drive(context, |core, waker| {
@@ -188,7 +196,7 @@ impl<T: Transport> Inner<T> {
             Ok(()) => record.ended().await,
             Err(error) => Err(error),
         };
-        let Some((grant, exposed)) = sending.parts.take() else { unreachable!("only taken here and by drop") };
+        let Some((grant, exposed, trace)) = sending.parts.take() else { unreachable!("only taken here and by drop") };
         failpoint::reach("offer.ended");
         // It has ended, or is taken back now.
         drop(grant);
@@ -205,9 +213,23 @@ impl<T: Transport> Inner<T> {
             Err(error) => Some(error.within("send")),
         };
         match error {
-            Some(error) => Err(self.not_sent(error, exposed).await),
-            None => exposed.into_inner().await.map_err(|error| Failed { error: self.refine(error), buffer: None }),
+            Some(error) => {
+                trace.fail(&error);
+                Err(self.not_sent(error, exposed).await)
+            }
+            None => {
+                trace.end("ok");
+                exposed.into_inner().await.map_err(|error| Failed { error: self.refine(error), buffer: None })
+            }
         }
+    }
+
+    fn trace_offer(&self, channel: usize, length: usize) -> Trace {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return Trace::none();
+        }
+        let id = self.engine.lock().link(self.key).and_then(|link| Some(link.conversations.get(channel)?.id));
+        spans::offer(&self.identity, id.unwrap_or(0), length)
     }
 
     async fn not_sent<M: Exposable>(&self, error: Error, exposed: Exposed<M>) -> Failed<M> {
@@ -223,7 +245,7 @@ fn length(pieces: &[IoSlice<'_>]) -> usize {
 struct Sending<'a, T: Transport, M: Exposable> {
     inner: &'a Arc<Inner<T>>,
     id: GrantId,
-    parts: Option<(Grant, Exposed<M>)>,
+    parts: Option<(Grant, Exposed<M>, Trace)>,
     is_offered: bool,
 }
 

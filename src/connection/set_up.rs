@@ -3,6 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use tracing::Instrument;
+
 use super::core::LinkKey;
 use super::engine::Engine;
 use super::established::{Facts, Inner};
@@ -10,8 +12,10 @@ use super::filter::Filter;
 use super::link::{CONTROL_SENDS, Link};
 use super::pages::Pages;
 use super::seats::Seat;
+use super::spans::{self, Identity};
 use crate::memory::foreign::Returns;
 use crate::protocol::{Handshake, Refusal, SHARES_PAGES};
+use crate::telemetry::ConnectionId;
 use crate::transport::{ChannelSizes, Kind, Link as _, Queue, SetUp, Transport};
 use crate::{Config, Error, ErrorKind, Result, failpoint};
 
@@ -43,6 +47,25 @@ impl Role {
 /// Makes a connection of `end`; bounded by `deadline`. On failure, or when the future is dropped, everything is
 /// taken back and an asking peer is refused.
 pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
+    engine: Arc<Engine<T>>,
+    end: S,
+    role: Role,
+    deadline: Instant,
+) -> Result<Arc<Inner<T>>> {
+    let name = match role {
+        Role::Connector(_) => "connector",
+        Role::Listener(_) => "listener",
+    };
+    let trace = spans::handshake(name, end.peer(), engine.transport, &engine.device);
+    let made = introduce(engine, end, role, deadline).instrument(trace.span()).await;
+    if let Ok(inner) = &made {
+        trace.with(&inner.identity);
+    }
+    trace.end_with(&made);
+    made
+}
+
+async fn introduce<T: Transport, S: SetUp<T>>(
     engine: Arc<Engine<T>>,
     mut end: S,
     role: Role,
@@ -119,14 +142,28 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
         let capabilities = core.queue.capabilities(channel);
         let link = core.link(key).ok_or_else(|| Error::new(ErrorKind::ConnectionBroken, operation))?;
         link.open(&theirs, session, capabilities);
+        let (transport, device) = (engine.transport, engine.device.clone());
+        let connection = ConnectionId::new(session);
+        let identity = Arc::new(Identity { connection, peer: peer.clone(), transport, device });
+        link.identity = Some(Arc::clone(&identity));
         let (eager_limit, longest) = (link.eager_limit(), link.longest());
         let courier = (link.features() & SHARES_PAGES != 0).then(|| core.queue.courier(channel)).flatten();
         let shares_pages = courier.is_some();
         if let (Some(courier), Some(link)) = (courier, core.link(key)) {
             link.pages = Some(Box::new(Pages::new(courier, returns(&engine, key))));
         }
-        let (peer, peers_domain) = (peer.clone(), theirs.domain);
-        Ok(Facts { session, peers_domain, peer, gid, private_data, capabilities, eager_limit, longest, shares_pages })
+        let peers_domain = theirs.domain;
+        Ok(Facts {
+            session,
+            peers_domain,
+            identity,
+            gid,
+            private_data,
+            capabilities,
+            eager_limit,
+            longest,
+            shares_pages,
+        })
     });
     let facts = match activated {
         Ok(facts) => facts,
@@ -156,7 +193,7 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
         }
     });
     abandon.disarm();
-    tracing::debug!(peer, device = engine.device, session, "connected");
+    tracing::debug!(peer, device = engine.device, connection = %facts.identity.connection, "connected");
     Ok(Arc::new(Inner::new(engine, key, ending, control, facts)))
 }
 

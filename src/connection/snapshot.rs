@@ -44,7 +44,7 @@ impl<T: Transport> Inner<T> {
             state: ConnectionState::Inherited,
             transport: self.engine.transport.name(),
             device: self.engine.device.clone(),
-            peer: self.peer.clone(),
+            peer: self.identity.peer.clone(),
             age: Duration::ZERO,
             silence: Duration::ZERO,
             credits: Default::default(),

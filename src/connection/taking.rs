@@ -6,7 +6,9 @@ use super::conversation::{Fetched, Next, NextInto, Stored};
 use super::core::{Core, Garbage, LinkKey, find};
 use super::fetches::Fetch;
 use super::link::CONTROL_SENDS;
+use super::spans;
 use crate::memory::{Held, Transfer};
+use crate::telemetry::GrantName;
 use crate::transport::{Operation, Queue, Request, Source};
 use crate::{Access, Error, ErrorKind, Result, failpoint};
 
@@ -143,7 +145,9 @@ impl<Q: Queue> Core<Q> {
                 return Err(gone(memory));
             }
         };
-        let token = link.fetches.begin(Fetch { channel, serial, grant, bytes: handle.len(), at: self.stamp });
+        let id = link.conversations.get(channel).map_or(0, |conversation| conversation.id);
+        let trace = spans::fetch(link.identity.as_ref(), id, GrantName::of(grant), handle.len());
+        let token = link.fetches.begin(Fetch { channel, serial, grant, bytes: handle.len(), at: self.stamp }, trace);
         let signaled = link.signal(true);
         let operation = Operation::Read { address, key: remote_key };
         let request = Request { token, operation, source: Source::Owned(memory), signaled, fence: false };
@@ -158,7 +162,9 @@ impl<Q: Queue> Core<Q> {
             }
             Err(refused) => {
                 if let Some(link) = self.link(key) {
-                    link.fetches.end(token);
+                    if let Some((_, trace)) = link.fetches.end(token) {
+                        trace.end("no room yet");
+                    }
                     link.grants.held.end(grant);
                 }
                 match (refused.error, refused.memory) {
@@ -176,7 +182,8 @@ impl<Q: Queue> Core<Q> {
     /// A fetch has ended.
     pub(super) fn fetch_ended(&mut self, key: LinkKey, token: u64, memory: Option<Transfer>, is_success: bool) {
         let Some(link) = find(&mut self.links, key) else { return };
-        let Some(fetch) = link.fetches.end(token) else { return };
+        let Some((fetch, trace)) = link.fetches.end(token) else { return };
+        trace.end(if is_success { "ok" } else { "failed" });
         link.grants.held.end(fetch.grant);
         failpoint::reach("fetch.ended");
         let held = memory.map(Transfer::into_held);

@@ -22,7 +22,7 @@ pub(crate) use record::{
     HANDED, Handed, OFFER, RECORD, RETURNED, Record, SEGMENT, SegmentPlace, TAKEN, returned_tokens, taken_bytes,
     taken_grants,
 };
-pub(crate) use revocation::{CONTROL_PAYLOAD, Held, Revoking};
+pub(crate) use revocation::{CONTROL_PAYLOAD, Held, Revoking, named};
 #[cfg(all(test, not(loom)))]
 pub(crate) use vectors::vector;
 pub(crate) use window::{ReceiveWindow, SendWindow, cost};

@@ -77,7 +77,7 @@ impl Revoking {
 
     /// The peer has agreed: the grants that it has let go, or how it violates the protocol.
     pub(crate) fn agreed(&mut self, payload: &[u8]) -> Result<Vec<GrantId>, &'static str> {
-        let (serial, agreed) = parse(payload)?;
+        let (serial, agreed) = named(payload)?;
         let at = self.unanswered.iter().position(|(asked, _)| *asked == serial);
         let at = at.ok_or("an agreement that was not asked for")?;
         if agreed.is_empty() {
@@ -142,7 +142,7 @@ impl Held {
 
     /// The owner asks for its grants; an error says how it violates the protocol.
     pub(crate) fn asked(&mut self, payload: &[u8]) -> Result<(), &'static str> {
-        let (serial, asked) = parse(payload)?;
+        let (serial, asked) = named(payload)?;
         if asked.is_empty() {
             return Err("a request for no grant");
         }
@@ -242,7 +242,8 @@ fn payload(serial: u32, ids: &[GrantId]) -> Vec<u8> {
     payload
 }
 
-fn parse(payload: &[u8]) -> Result<(u32, Vec<GrantId>), &'static str> {
+/// The serial of a question or an answer, and the grants that it names.
+pub(crate) fn named(payload: &[u8]) -> Result<(u32, Vec<GrantId>), &'static str> {
     let (head, ids) = Head::ref_from_prefix(payload).map_err(|_| "a payload shorter than its head")?;
     if head.reserved != U32::ZERO {
         return Err("a payload whose reserved bytes are not 0");
