@@ -12,8 +12,14 @@ pub(crate) fn say(line: fmt::Arguments<'_>) {
 
 /// Prints a line on standard output at once.
 pub(crate) fn print_line(line: &str) -> Result<()> {
+    print_bytes(line.as_bytes())
+}
+
+/// Prints bytes as they are, and the end of a line.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut output = stdout().lock();
-    writeln!(output, "{line}").and_then(|()| output.flush()).map_err(|error| match error.kind() {
+    let printed = output.write_all(bytes).and_then(|()| output.write_all(b"\n")).and_then(|()| output.flush());
+    printed.map_err(|error| match error.kind() {
         ErrorKind::BrokenPipe => Failure::OutputClosed,
         _ => Failure::Other(format!("standard output: {error}")),
     })

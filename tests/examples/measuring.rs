@@ -1,16 +1,14 @@
-//! The examples, as a user runs them: two processes, both formats, exit status, errors, and nothing left behind.
+//! `ping_pong` and `throughput`: both formats, exit status, errors, and nothing left behind.
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::io::{BufRead, BufReader};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
-/// How long any process may take.
-const LIMIT: Duration = Duration::from_secs(60);
+use crate::programs::{
+    assert_keys, device, host, one_line, rows, run, scheme, soon, start, transport, zcmi_sees_a_device,
+};
 
 #[test]
 fn ping_pong_prints_json() {
@@ -162,33 +160,6 @@ fn wrong_options_are_refused() {
     }
 }
 
-/// The right to use the device, or the host's processors, one test at a time. Fails where a device is required and missing.
-fn device() -> MutexGuard<'static, ()> {
-    static DEVICE: Mutex<()> = Mutex::new(());
-    let is_required = std::env::var("ZCMI_REQUIRE_RDMA").as_deref() == Ok("1");
-    assert!(!is_required || zcmi_sees_a_device(), "no RDMA device, and ZCMI_REQUIRE_RDMA is set");
-    DEVICE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(not(feature = "verbs"))]
-fn zcmi_sees_a_device() -> bool {
-    false
-}
-
-#[cfg(feature = "verbs")]
-fn zcmi_sees_a_device() -> bool {
-    zcmi::verbs::Device::list().is_ok_and(|devices| !devices.is_empty())
-}
-
-/// What the examples use: the device if there is one.
-fn transport() -> &'static str {
-    if zcmi_sees_a_device() { "verbs" } else { "shm" }
-}
-
-fn scheme() -> &'static str {
-    if zcmi_sees_a_device() { "rdma" } else { "tcp" }
-}
-
 /// What an example says first if it was not told where to run.
 fn said_before() -> &'static str {
     if zcmi_sees_a_device() {
@@ -196,87 +167,6 @@ fn said_before() -> &'static str {
     } else {
         "there is no RDMA device to use\nover shm, not verbs: the peer does not offer it\n"
     }
-}
-
-/// The device's address, or this host's.
-fn host() -> String {
-    let device = || std::env::var("ZCMI_HOST1").expect("ZCMI_HOST1, as soft-roce-setup/run sets it");
-    let host = if zcmi_sees_a_device() { device() } else { "127.0.0.1".to_owned() };
-    format!("{}://{host}", scheme())
-}
-
-/// A process that ends with the test.
-struct Process(Child);
-
-impl Process {
-    /// Waits for the end; what it printed.
-    fn output(mut self) -> Output {
-        let ended = soon(|| self.0.try_wait().expect("it can be waited for"));
-        let status = ended.unwrap_or_else(|| panic!("it did not end within {LIMIT:?}"));
-        let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
-        // Short enough to wait in the pipes meanwhile.
-        if let Some(mut pipe) = self.0.stdout.take() {
-            pipe.read_to_end(&mut output.stdout).expect("its output");
-        }
-        if let Some(mut pipe) = self.0.stderr.take() {
-            pipe.read_to_end(&mut output.stderr).expect("its errors");
-        }
-        output
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Both fail if it has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn start(example: &str, options: &[&str]) -> Process {
-    let mut command = Command::new(path_of(example));
-    command.args(options).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Process(command.spawn().unwrap_or_else(|error| panic!("{example} cannot be started: {error}")))
-}
-
-fn run(example: &str, options: &[&str]) -> Output {
-    start(example, options).output()
-}
-
-/// `target/PROFILE/examples/EXAMPLE`, which `cargo test` builds unless it is told to build one test only.
-fn path_of(example: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the path of this test");
-    let profile = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
-    let path = profile.join("examples").join(example);
-    assert!(path.exists(), "there is no {}: `cargo build --examples` makes it", path.display());
-    path
-}
-
-/// Asks until there is an answer, for a bounded time.
-fn soon<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        match ask() {
-            None if Instant::now() < deadline => sleep(Duration::from_millis(10)),
-            answer => return answer,
-        }
-    }
-}
-
-fn rows(output: &Output) -> Vec<Value> {
-    let text = std::str::from_utf8(&output.stdout).expect("text");
-    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
-}
-
-fn assert_keys(value: &Value, keys: &[&str]) {
-    let found: Vec<_> = value.as_object().expect("an object").keys().collect();
-    assert_eq!(found, keys);
-}
-
-fn one_line(output: &Output) -> &str {
-    let text = std::str::from_utf8(&output.stderr).expect("text");
-    assert_eq!(text.lines().count(), 1, "{text}");
-    text.trim_end()
 }
 
 fn child_of(parent: u32) -> Option<u32> {
