@@ -148,7 +148,21 @@ pub mod memory_guide {}
 #[doc = include_str!("../docs/configuration.md")]
 pub mod configuration_guide {}
 
-/// The README's examples are compiled with the others.
-#[cfg(all(doctest, feature = "verbs"))]
-#[doc = include_str!("../README.md")]
-mod readme {}
+/// The examples of README and of the guide in `docs/` are compiled with the others.
+#[cfg(all(doctest, feature = "verbs", feature = "bincode"))]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    mod readme {}
+    #[doc = include_str!("../docs/choosing-a-transport.md")]
+    mod choosing_a_transport {}
+    #[doc = include_str!("../docs/containers.md")]
+    mod containers {}
+    #[doc = include_str!("../docs/getting-started.md")]
+    mod getting_started {}
+    #[doc = include_str!("../docs/messages.md")]
+    mod messages {}
+    #[doc = include_str!("../docs/threat-model.md")]
+    mod threat_model {}
+    #[doc = include_str!("../docs/tuning.md")]
+    mod tuning {}
+}
