@@ -59,14 +59,31 @@ impl Tether {
             tracing::error!("pages that a peer may still have cannot be watched, and are never used again");
             return std::mem::forget(what);
         };
-        let mut what = Some(what);
-        service.watch(watched, move || {
-            let is_cut = is_cut(&ours);
-            if is_cut {
-                drop(what.take());
-            }
-            !is_cut
-        });
+        service.watch(watched, watch(ours, what));
+    }
+}
+
+/// Drops `what` when it is called and the pipe is cut, and only then: who cannot call it, as the descriptor cannot be watched, drops it.
+fn watch(ours: OwnedFd, what: impl Send + 'static) -> impl FnMut() -> bool + Send {
+    let mut what = Kept(Some(what));
+    move || {
+        let is_cut = is_cut(&ours);
+        if is_cut {
+            drop(what.0.take());
+        }
+        !is_cut
+    }
+}
+
+/// What is not dropped with its owner: a peer may still write there.
+struct Kept<T>(Option<T>);
+
+impl<T> Drop for Kept<T> {
+    fn drop(&mut self) {
+        if let Some(what) = self.0.take() {
+            tracing::error!("pages that a peer may still have are watched no more, and are never used again");
+            std::mem::forget(what);
+        }
     }
 }
 
@@ -128,6 +145,21 @@ mod tests {
             drop(kept);
             assert_eq!(heard.recv_timeout(SOON), Err(RecvTimeoutError::Disconnected));
         }
+    }
+
+    #[test]
+    fn what_cannot_be_watched_is_never_dropped() {
+        let (tether, theirs) = Tether::new().expect("a pipe");
+        let (what, heard) = telltale();
+        let ours = tether.ours.try_clone().expect("a descriptor");
+        drop(watch(ours.try_clone().expect("a descriptor"), what));
+        assert_eq!(heard.recv_timeout(Duration::from_millis(50)), Err(RecvTimeoutError::Timeout), "a peer has it");
+        let (what, heard) = telltale();
+        let mut watch = watch(ours, what);
+        assert!(watch(), "it goes on");
+        drop(theirs);
+        assert!(!watch(), "it is over");
+        assert_eq!(heard.recv_timeout(SOON), Err(RecvTimeoutError::Disconnected));
     }
 
     #[test]
