@@ -161,8 +161,12 @@ mod documents {
     mod getting_started {}
     #[doc = include_str!("../docs/messages.md")]
     mod messages {}
+    #[doc = include_str!("../docs/telemetry.md")]
+    mod telemetry {}
     #[doc = include_str!("../docs/threat-model.md")]
     mod threat_model {}
+    #[doc = include_str!("../docs/troubleshooting.md")]
+    mod troubleshooting {}
     #[doc = include_str!("../docs/tuning.md")]
     mod tuning {}
 }

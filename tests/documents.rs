@@ -129,7 +129,10 @@ fn the_guide_is_whole() {
         assert!(contents.iter().any(|link| link == name), "docs/README.md does not lead to {name}");
         let text = fs::read_to_string(document).expect("a document is text");
         if text.contains("```rust") {
-            assert!(compiled.contains(&format!("../docs/{name}\")")), "src/lib.rs does not have the examples of {name} compiled");
+            assert!(
+                compiled.contains(&format!("../docs/{name}\")")),
+                "src/lib.rs does not have the examples of {name} compiled"
+            );
         }
     }
 }
