@@ -8,9 +8,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::pending::{How, Kind, Pending};
 use super::{Batch, Connection};
-use crate::memory::{Held, Payload};
 #[cfg(feature = "internals")]
-use crate::memory::{RegionAccess, registration_cache::Lease};
+use crate::memory::registration_cache::Lease;
+use crate::memory::{Held, Payload, RegionAccess};
 use crate::{
     Buffer, CacheStatistics, Destination, Error, ErrorKind, Failed, RemoteBuffer, RemoteValue, Result, Source,
 };
@@ -125,6 +125,16 @@ impl Connection {
     /// What the registration cache of the device's domain has done so far. Workers of a process share it.
     pub fn cache_statistics(&self) -> CacheStatistics {
         self.0.engine.cache.statistics()
+    }
+
+    /// Registers memory with this connection's device ahead of its first use, which then finds it in the registration cache, unless that has
+    /// given it up meanwhile. Memory that is registered already is left as it is: that costs what a use of it does.
+    ///
+    /// # Errors
+    /// [`Registration`](crate::ErrorKind::Registration) if the device refuses the memory.
+    pub fn register(&self, memory: &crate::SharedMemory) -> Result<()> {
+        let engine = &self.0.engine;
+        engine.cache.get(memory, 0..memory.len(), &*engine.domain, RegionAccess::LocalRead).map(drop)
     }
 
     #[cfg(feature = "internals")]

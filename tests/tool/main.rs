@@ -1,5 +1,7 @@
 //! The command `zcmi`, as a user runs it: text, JSON with exactly the fields that `docs/tool.md` names, exit status.
 
+mod bench;
+mod bench_schema;
 #[path = "../common/mod.rs"]
 mod common;
 mod schema;

@@ -1,5 +1,6 @@
-//! `zcmi`: what there is on this host, what is wrong with it, and whether a peer can be reached. `docs/tool.md` tells the rest.
+//! `zcmi`: what there is on this host, what is wrong with it, whether a peer can be reached, and how fast. `docs/tool.md` tells the rest.
 
+mod bench;
 mod doctor;
 mod exchange;
 mod host;
@@ -8,6 +9,7 @@ mod output;
 mod peer;
 mod plot;
 mod serve;
+mod tethered;
 
 use std::process::ExitCode;
 
@@ -30,6 +32,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure latency, bandwidth and rate, between two processes of this host or against `zcmi serve`
+    Bench(Box<bench::Options>),
     /// Print a script that completes this command's words in a shell
     Completions {
         /// The shell
@@ -52,7 +56,7 @@ enum Command {
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
     },
-    /// Answer the checks of `zcmi doctor HOST`, until SIGINT or SIGTERM
+    /// Answer `zcmi doctor HOST` and `zcmi bench --peer HOST`, until SIGINT or SIGTERM
     Serve {
         /// Where to listen: auto://, rdma:// or tcp://HOST:PORT, shm://NAME or shm:///PATH
         #[arg(default_value = exchange::DEFAULT_ADDRESS)]
@@ -63,6 +67,17 @@ enum Command {
         /// How to print what happens
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
+        #[command(flatten)]
+        of_bench: serve::OfBench,
+    },
+    /// Run PROGRAM, and have it end with the process that started it
+    #[command(hide = true)]
+    Tethered {
+        /// That process
+        parent: i32,
+        /// What to run, with its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<std::ffi::OsString>,
     },
 }
 
@@ -78,6 +93,7 @@ enum Format {
 fn main() -> ExitCode {
     let host = Host::this();
     match Arguments::parse().command {
+        Command::Bench(options) => bench::run(&host, *options),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "zcmi", &mut script);
@@ -87,7 +103,8 @@ fn main() -> ExitCode {
         Command::Doctor { peer: Some(address), format, .. } => peer::run(&address, Output::new(format)),
         Command::Doctor { peer: None, rdma, format } => doctor::run(&host, rdma, Output::new(format)),
         Command::Info { format } => info::run(&host, Output::new(format)),
-        Command::Serve { address, once, format } => serve::run(&address, once, Output::new(format)),
+        Command::Serve { address, once, format, of_bench } => serve::run(&address, once, of_bench, Output::new(format)),
+        Command::Tethered { parent, command } => tethered::run(parent, &command),
     }
 }
 

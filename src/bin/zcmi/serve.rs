@@ -1,4 +1,4 @@
-//! `zcmi serve`: the other end of `zcmi doctor HOST`.
+//! `zcmi serve`: the other end of `zcmi doctor HOST` and of `zcmi bench`.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use zcmi::{Access, Answer, Buffer, Config, Connection, ErrorKind, Listener, Worker};
 
 use crate::Format;
+use crate::bench;
 use crate::exchange::{CLIENT_BOUND, HELLO, MEMORY, MOST_ECHO};
 use crate::output::{Output, complain};
 
@@ -24,7 +25,18 @@ enum Event<'a> {
     Served { peer: &'a str, transport: &'static str, error: Option<String> },
 }
 
-pub(crate) fn run(address: &str, is_once: bool, output: Output) -> ExitCode {
+/// What a bench tells the peer process that it starts.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct OfBench {
+    /// Who says this when it connects is served, nobody else
+    #[arg(long, hide = true)]
+    secret: Option<u64>,
+    /// Share pages with it
+    #[arg(long, hide = true, requires = "secret")]
+    share_pages: bool,
+}
+
+pub(crate) fn run(address: &str, is_once: bool, of_bench: OfBench, output: Output) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -32,7 +44,7 @@ pub(crate) fn run(address: &str, is_once: bool, output: Output) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(until_signal(address, is_once, output)) {
+    match runtime.block_on(until_signal(address, is_once, of_bench, output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(error);
@@ -41,15 +53,28 @@ pub(crate) fn run(address: &str, is_once: bool, output: Output) -> ExitCode {
     }
 }
 
-async fn until_signal(address: &str, is_once: bool, output: Output) -> Result<(), Box<dyn std::error::Error>> {
+async fn until_signal(
+    address: &str,
+    is_once: bool,
+    of_bench: OfBench,
+    output: Output,
+) -> Result<(), Box<dyn std::error::Error>> {
     let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let listener = Listener::bind(&Worker::new(Config::from_env()?)?, address).await?.filter(|request| {
-        let text = "this is `zcmi serve`: it answers `zcmi doctor` of the same version only";
-        if request.private_data() == HELLO { Answer::Accept } else { Answer::Refuse(text.to_owned()) }
+    let mut config = Config::from_env()?;
+    if of_bench.share_pages {
+        config = bench::sharing(config)?;
+    }
+    let polling = bench::polling_text(config.polling);
+    let secret = of_bench.secret.map(bench::hello);
+    let listener = Listener::bind(&Worker::new(config)?, address).await?.filter(move |request| {
+        let text = "this is `zcmi serve`: it answers `zcmi doctor` and `zcmi bench` of the same version only";
+        let said = request.private_data();
+        let is_known = secret.as_ref().map_or(said == HELLO || said == bench::HELLO, |secret| said == secret);
+        if is_known { Answer::Accept } else { Answer::Refuse(text.to_owned()) }
     });
     say(&Event::Listening { address: &listener.uri() }, output);
     let served = tokio::select! {
-        served = serve(&listener, is_once, output) => served,
+        served = serve(&listener, is_once, polling, output) => served,
         _ = interrupted.recv() => Ok(()),
         _ = terminated.recv() => Ok(()),
     };
@@ -57,8 +82,9 @@ async fn until_signal(address: &str, is_once: bool, output: Output) -> Result<()
     Ok(served?)
 }
 
-async fn serve(listener: &Listener, is_once: bool, output: Output) -> zcmi::Result<()> {
+async fn serve(listener: &Listener, is_once: bool, polling: String, output: Output) -> zcmi::Result<()> {
     let seats = Arc::new(Semaphore::new(MOST_CLIENTS));
+    let bench = Arc::new(Semaphore::new(1));
     let mut clients = JoinSet::new();
     loop {
         let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return Ok(()) };
@@ -72,11 +98,20 @@ async fn serve(listener: &Listener, is_once: bool, output: Output) -> zcmi::Resu
             }
         };
         while clients.try_join_next().is_some() {}
+        let (bench, polling) = (Arc::clone(&bench), polling.clone());
         clients.spawn(async move {
-            let served = tokio::time::timeout(CLIENT_BOUND, answer(&connection)).await;
-            let error = match served {
-                Ok(served) => served.err().map(|error| error.to_string()),
-                Err(_) => Some("it took too long".to_owned()),
+            let error = if connection.private_data().starts_with(bench::HELLO) {
+                // Two at once would measure each other.
+                let served = match bench.try_acquire() {
+                    Ok(_only) => bench::answer(&connection, &polling).await,
+                    Err(_) => bench::refuse(&connection, "another bench is being served").await,
+                };
+                served.err().map(|error| error.to_string())
+            } else {
+                match tokio::time::timeout(CLIENT_BOUND, answer(&connection)).await {
+                    Ok(served) => served.err().map(|error| error.to_string()),
+                    Err(_) => Some("it took too long".to_owned()),
+                }
             };
             say(&Event::Served { peer: connection.peer(), transport: connection.transport(), error }, output);
             drop(seat);

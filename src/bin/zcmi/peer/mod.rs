@@ -67,6 +67,11 @@ pub(crate) fn run(address: &str, output: Output) -> ExitCode {
     ExitCode::from(u8::from(!report.ok))
 }
 
+/// The address of a peer that a user names; an error says what is wrong with it.
+pub(crate) fn uri(peer: &str) -> Result<String, String> {
+    Peer::parse(peer).map(|peer| peer.uri()).map_err(|error| format!("{peer}: {error}"))
+}
+
 impl Report {
     fn new(peer: &Peer) -> Self {
         Self {

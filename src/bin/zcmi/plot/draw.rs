@@ -161,7 +161,7 @@ fn colour(number: usize) -> RGBColor {
 /// A marker whose form is another one where colours begin anew.
 fn draw_marker(area: &Area<'_>, number: usize, at: (i32, i32)) -> Result<(), Box<dyn Error>> {
     let style = colour(number).filled();
-    match number / COLOURS.len() % 3 + number % 2 {
+    match number / COLOURS.len() % 2 * 2 + number % COLOURS.len() % 2 {
         0 => area.draw(&Circle::new(at, 4, style))?,
         1 => area.draw(&Rectangle::new([(at.0 - 4, at.1 - 4), (at.0 + 4, at.1 + 4)], style))?,
         2 => area.draw(&TriangleMarker::new(at, 6, style))?,
