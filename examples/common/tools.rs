@@ -1,5 +1,6 @@
 //! What programs with options of their own take from here: addresses, output, failures, and how they start.
 
+mod accepting;
 #[allow(dead_code, reason = "these programs use a part of it")]
 mod address;
 #[allow(dead_code, reason = "these programs use a part of it")]
@@ -11,6 +12,7 @@ mod sizes;
 
 use std::process::ExitCode;
 
+pub(crate) use accepting::serve_each;
 pub(crate) use address::complete;
 pub(crate) use failure::{Failure, Result};
 pub(crate) use loss::{is_loss, patiently};

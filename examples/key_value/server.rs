@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
-use zcmi::{Access, ApplicationError, Connection, ErrorKind, Grant, Listener, Worker, serve};
+use zcmi::{Access, ApplicationError, Connection, Grant, serve};
 
 use crate::NAME;
-use crate::common::{Result, say};
+use crate::common::{Result, serve_each};
 use crate::protocol::{CHANNEL, FULL, OTHER_VERSION, Request, Response, TOO_LONG, VERSION, Welcome, config};
 use crate::table::{Refused, Table};
 
@@ -23,20 +23,11 @@ struct Server {
 pub(crate) async fn run(address: &str, entries: u64) -> Result<()> {
     let table = Table::new(entries, rand::random())?;
     let server = Arc::new(Server { table: Mutex::new(table), incarnation: rand::random() });
-    let listener = Listener::bind(&Worker::new(config()?)?, address).await?;
-    say(format_args!("{NAME}: listening at {}", listener.uri()));
-    loop {
-        let connection = listener.accept().await?;
+    serve_each(NAME, config()?, address, |connection| {
         let server = Arc::clone(&server);
-        // Each client in a task of its own: one that dies takes nobody along.
-        tokio::spawn(async move {
-            if let Err(error) = server.serve_client(&connection).await
-                && error.kind() != ErrorKind::PeerClosed
-            {
-                say(format_args!("{NAME}: client {}: {error}", connection.peer()));
-            }
-        });
-    }
+        async move { server.serve_client(&connection).await }
+    })
+    .await
 }
 
 impl Server {

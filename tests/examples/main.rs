@@ -1,5 +1,6 @@
 //! The examples, as a user runs them: processes that meet, what they print, exit status, errors, and nothing left behind.
 
+mod file_server;
 mod key_value;
 mod measuring;
 mod programs;

@@ -129,7 +129,7 @@ pub(crate) fn places() -> Vec<String> {
     }
 }
 
-/// A server that listens, and where. What it says later goes to standard error of the test.
+/// A server that listens, and where. What it says later is of no use here, and must not fill the pipe.
 pub(crate) fn serve(example: &str, options: &[&str]) -> (Process, String) {
     let mut server = start(example, &[&["serve"], options].concat());
     let mut said = BufReader::new(server.0.stderr.take().expect("piped"));
@@ -137,7 +137,7 @@ pub(crate) fn serve(example: &str, options: &[&str]) -> (Process, String) {
     said.read_line(&mut line).expect("a line");
     let uri = line.trim().rsplit(' ').next().unwrap_or_default().to_owned();
     assert!(line.contains("listening at") && uri.contains("://"), "{line}");
-    std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::stderr()));
+    std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
     (server, uri)
 }
 

@@ -102,7 +102,7 @@ fn clients_connect_again_when_the_server_was_started_again() {
         let (mut server, uri) = serve(NAME, &["--bind", &place]);
         let load = start(
             NAME,
-            &["load", "--connect", &uri, "--seconds", "4", "--keys", "20", "--clients", "2", "--format", "json"],
+            &["load", "--connect", &uri, "--seconds", "3", "--keys", "20", "--clients", "2", "--format", "json"],
         );
         // All keys are there, and it goes on.
         let is_full = || run(NAME, &["get", "--connect", &uri, "load-0000019"]).status.success().then_some(());
