@@ -161,6 +161,8 @@ mod documents {
     mod getting_started {}
     #[doc = include_str!("../docs/messages.md")]
     mod messages {}
+    #[doc = include_str!("../docs/one-sided.md")]
+    mod one_sided {}
     #[doc = include_str!("../docs/telemetry.md")]
     mod telemetry {}
     #[doc = include_str!("../docs/threat-model.md")]
