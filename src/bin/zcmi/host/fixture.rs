@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Host, User};
+use super::{Host, Limit, User};
 
 /// A made host; its folder goes with it.
 pub(crate) struct Fixture(Host);
@@ -22,6 +22,7 @@ impl Fixture {
             root,
             user: User { id: 1000, groups: vec![1000] },
             memlock: None,
+            open_files: Limit { soft: Some(1024), hard: Some(4096) },
             open: |_| Ok(()),
             active_mtu: |_, _| Some(1024),
             firewall: || Ok("table inet filter {\n}\n".to_owned()),

@@ -18,6 +18,8 @@ pub(crate) struct Host {
     pub(crate) user: User,
     /// `RLIMIT_MEMLOCK` in bytes; `None` if there is no limit.
     pub(crate) memlock: Option<u64>,
+    /// `RLIMIT_NOFILE`.
+    pub(crate) open_files: Limit,
     /// Opens a device file for reading and writing.
     pub(crate) open: fn(&Path) -> io::Result<()>,
     /// The active MTU of a device's port, in bytes; `None` if it cannot be asked.
@@ -39,6 +41,22 @@ pub(crate) struct User {
     pub(crate) groups: Vec<u32>,
 }
 
+/// A limit of this process; `None` is no limit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// What binds.
+    pub(crate) soft: Option<u64>,
+    /// How far its owner may raise it.
+    pub(crate) hard: Option<u64>,
+}
+
+impl Limit {
+    fn of(resource: rustix::process::Resource) -> Self {
+        let limit = rustix::process::getrlimit(resource);
+        Self { soft: limit.current, hard: limit.maximum }
+    }
+}
+
 impl Host {
     /// The host that this process runs on.
     pub(crate) fn this() -> Self {
@@ -46,6 +64,7 @@ impl Host {
             root: "/".into(),
             user: User::this(),
             memlock: rustix::process::getrlimit(rustix::process::Resource::Memlock).current,
+            open_files: Limit::of(rustix::process::Resource::Nofile),
             open: probes::open,
             active_mtu: probes::active_mtu,
             firewall: probes::firewall,

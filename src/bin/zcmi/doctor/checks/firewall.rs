@@ -23,7 +23,7 @@ pub(super) fn check(host: &Host) -> Vec<Finding> {
     };
     let rules = Rule::all(&rules);
     let about: Vec<_> = rules.iter().filter(|rule| rule.is_about_port()).collect();
-    vec![if let Some(rule) = about.iter().find(|rule| rule.refuses()) {
+    vec![if let Some(rule) = first_that_binds(&about) {
         Finding::problem(CHECK, format!("a rule refuses UDP port {PORT}: {}", rule.text), why).fix(rule.remedy())
     } else if !about.is_empty() {
         Finding::ok(CHECK, format!("rules name UDP port {PORT}, and none refuses it"))
@@ -33,6 +33,15 @@ pub(super) fn check(host: &Host) -> Vec<Finding> {
     } else {
         Finding::ok(CHECK, format!("no rule names UDP port {PORT}, and what no rule names comes in"))
     }]
+}
+
+/// The first rule that refuses and is come to: whoever is let in by a rule of the same chain never comes to those behind it.
+fn first_that_binds<'r, 'a>(rules: &[&'r Rule<'a>]) -> Option<&'r Rule<'a>> {
+    let lets_in = |before: &[&Rule<'_>], rule: &Rule<'_>| {
+        before.iter().any(|other| other.accepts_all() && other.chain() == rule.chain())
+    };
+    let binds = |at: &usize| rules[*at].refuses() && !lets_in(&rules[..*at], rules[*at]);
+    (0..rules.len()).find(binds).map(|at| rules[at])
 }
 
 /// A line of what `nft list ruleset` or `iptables-save` says.
@@ -71,6 +80,24 @@ impl<'a> Rule<'a> {
         text.contains("drop") || text.contains("reject")
     }
 
+    /// Whether it lets in all that goes to the port, whoever it comes from.
+    fn accepts_all(&self) -> bool {
+        let text = self.text.replace(" -m udp", "");
+        text == format!("udp dport {PORT} accept")
+            || text == format!("-A {} -p udp --dport {PORT} -j ACCEPT", self.chain().1)
+    }
+
+    /// Table and chain; of iptables the chain alone, which follows `-A` or `:`.
+    fn chain(&self) -> (Option<&'a str>, &'a str) {
+        match self.place {
+            Some((table, chain)) => (Some(table), chain),
+            None => {
+                let mut words = self.text.trim_start_matches("-A ").trim_start_matches(':').split_whitespace();
+                (None, words.next().unwrap_or("INPUT"))
+            }
+        }
+    }
+
     /// Whether it says that what comes in is dropped if no rule names it.
     fn drops_by_default(&self) -> bool {
         let text = self.text.to_lowercase();
@@ -81,7 +108,7 @@ impl<'a> Rule<'a> {
     fn remedy(&self) -> String {
         match self.place {
             Some((table, chain)) => format!("nft insert rule {table} {chain} udp dport {PORT} accept"),
-            None => format!("iptables -I INPUT -p udp --dport {PORT} -j ACCEPT"),
+            None => format!("iptables -I {} -p udp --dport {PORT} -j ACCEPT", self.chain().1),
         }
     }
 }
@@ -107,6 +134,27 @@ mod tests {
         assert!(is_well(&check(&host)));
         host.firewall = || Ok("-A INPUT -p udp --dport 47910 -j DROP\n".to_owned());
         assert!(is_well(&check(&host)), "another port");
+    }
+
+    #[test]
+    fn a_rule_that_is_not_come_to_is_no_problem() {
+        let mut host = Fixture::with_device();
+        host.firewall =
+            || Ok("table ip f {\n chain in {\n  udp dport 4791 accept\n  udp dport 4791 drop\n }\n}\n".to_owned());
+        assert!(is_well(&check(&host)), "as after the remedy");
+        host.firewall = || {
+            Ok("-A INPUT -p udp -m udp --dport 4791 -j ACCEPT\n-A INPUT -p udp -m udp --dport 4791 -j DROP\n"
+                .to_owned())
+        };
+        assert!(is_well(&check(&host)), "as after the remedy");
+        host.firewall = || {
+            Ok("table ip f {\n chain in {\n  ip saddr 192.0.2.9 udp dport 4791 accept\n  udp dport 4791 drop\n }\n}\n"
+                .to_owned())
+        };
+        assert!(!is_well(&check(&host)), "one host is let in, and no other");
+        host.firewall =
+            || Ok("-A INPUT -p udp --dport 4791 -j ACCEPT\n-A OUTPUT -p udp --dport 4791 -j DROP\n".to_owned());
+        assert_eq!(mended_by(&check(&host)), "iptables -I OUTPUT -p udp --dport 4791 -j ACCEPT");
     }
 
     #[test]

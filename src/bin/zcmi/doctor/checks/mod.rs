@@ -11,6 +11,7 @@ mod libraries;
 mod memlock;
 mod modules;
 mod mtu;
+mod open_files;
 mod port_state;
 mod software;
 
@@ -22,7 +23,7 @@ pub(super) use devices::check as devices;
 type Check = fn(&Host) -> Vec<Finding>;
 
 /// In the order in which what they find is mended.
-pub(super) const ALL: [Check; 13] = [
+pub(super) const ALL: [Check; 14] = [
     modules::check,
     libraries::check,
     container::check,
@@ -32,6 +33,7 @@ pub(super) const ALL: [Check; 13] = [
     mtu::check,
     firewall::check,
     memlock::check,
+    open_files::check,
     cgroups::check,
     huge_pages::check,
     software::shared_memory,
