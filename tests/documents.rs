@@ -32,6 +32,16 @@ fn links(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// The documents that a text names without a link: `docs/….md`.
+fn mentions(text: &str) -> Vec<String> {
+    Parser::new_ext(text, Options::ENABLE_TABLES)
+        .filter_map(|event| match event {
+            Event::Code(code) if code.starts_with("docs/") && code.ends_with(".md") => Some(code.into_string()),
+            _ => None,
+        })
+        .collect()
+}
+
 /// The names by which a document's headings are linked to.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
@@ -99,6 +109,11 @@ fn links_lead_somewhere() {
                 complaints.push(format!("{}: {link}: {complaint}", document.display()));
             }
         }
+        for mention in mentions(&text) {
+            if !Path::new(env!("CARGO_MANIFEST_DIR")).join(&mention).exists() {
+                complaints.push(format!("{}: there is no {mention}", document.display()));
+            }
+        }
     }
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
     assert!(checked > 20, "only {checked} links were found");
@@ -110,6 +125,7 @@ fn wrong_links_are_noticed() {
     for wrong in ["docs/nothing.md", "docs/memory.md#nothing", "#nothing", "http://zcmi.example", "https://nothing"] {
         assert!(complaint(&readme, wrong).is_some(), "{wrong}");
     }
+    assert_eq!(mentions("see `docs/nothing.md`, and `docs/`"), ["docs/nothing.md"]);
     for right in ["docs/memory.md", "docs/memory.md#taking-it-back", "#licence", "https://docs.rs/zcmi"] {
         assert_eq!(complaint(&readme, right), None, "{right}");
     }
