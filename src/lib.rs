@@ -78,6 +78,8 @@
 //!
 //! `cli`: the command `zcmi`, for `cargo install`; nothing of it is in the library.
 //!
+//! `metrics`: counts and times for a recorder of the `metrics` facade: [`telemetry`].
+//!
 //! `internals`: for zcmi's own tests, benches and fuzz targets; no stable API.
 
 // Under loom little of the seam and what is above it is there.
@@ -110,7 +112,6 @@ mod service;
 #[cfg(not(loom))]
 mod stream;
 mod sync;
-#[cfg(not(loom))]
 pub mod telemetry;
 mod transport;
 #[cfg(feature = "verbs")]

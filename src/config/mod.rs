@@ -13,7 +13,7 @@ use std::time::Duration;
 use self::kind::{cache_limits, number, polling, size, switch, time, transport};
 use self::table::settings;
 use crate::protocol::LEAST_FRAME;
-use crate::{CacheLimits, Result};
+use crate::{CacheLimits, Error, ErrorKind, Result};
 
 pub use builder::ConfigBuilder;
 pub use shared_pages::SharedPages;
@@ -70,6 +70,12 @@ settings! {
     max_connections: u32 = 4096, number(1, 1 << 20);
     /// Connect requests that may wait at a listener, and be in set-up at once: 1 to 65535. Default 128.
     backlog: u16 = 128, number(1, u16::MAX as u64);
+    /// How often the service thread publishes metrics: 0 s to 24 h. Default 0 s, never. Other than that needs the feature `metrics`, and 10 ms or
+    /// more. Those of the process are published, whichever worker says so.
+    metrics_interval: Duration = Duration::ZERO, time(Duration::ZERO, DAY);
+    /// Whether the metrics of each connection are published too, with peer and number for labels: on or off. Default off. Each connection
+    /// makes series of its own, for ever.
+    metrics_per_connection: bool = false, switch();
 }
 
 /// Which transport an `auto://` address takes.
@@ -116,5 +122,18 @@ impl Config {
     /// [`Unsupported`](crate::ErrorKind::Unsupported), with the variable, its value and what is allowed.
     pub fn from_env() -> Result<Self> {
         Self::builder().environment()?.build()
+    }
+}
+
+/// Whether metrics can be had as it says.
+fn check_metrics(config: &Config) -> Result<()> {
+    let refuse = |detail| Err(Error::new(ErrorKind::Unsupported, "configure").with_detail(detail));
+    match config.metrics_interval {
+        Duration::ZERO => Ok(()),
+        _ if !cfg!(feature = "metrics") => {
+            refuse("metrics_interval is set, and zcmi was built without the feature `metrics`")
+        }
+        interval if interval < 10 * MILLISECOND => refuse("metrics_interval must be 0 s, or 10 ms to 24 h"),
+        _ => Ok(()),
     }
 }

@@ -54,7 +54,7 @@ macro_rules! settings {
             /// [`Unsupported`](crate::ErrorKind::Unsupported), naming the field and its bounds.
             pub(crate) fn validate(&self) -> $crate::Result<()> {
                 $($crate::config::kind::check(&$kind, &self.$field, stringify!($field))?;)*
-                Ok(())
+                $crate::config::check_metrics(self)
             }
         }
 

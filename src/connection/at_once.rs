@@ -8,6 +8,7 @@ use super::core::{Core, LinkKey, find};
 use super::link::Link;
 use crate::failpoint;
 use crate::protocol::{Frame, FrameKind, HEADER, RECORD, Record, cost};
+use crate::telemetry::Count;
 use crate::transport::{Completion, Queue};
 
 /// Messages that are received without a poll in between, so that all else has its turn.
@@ -40,6 +41,8 @@ impl<Q: Queue> Core<Q> {
         }
         conversation.send.spend(cost);
         let record = Record::Message { channel: conversation.id, acknowledge, payload: &[] };
+        link.count_sent(length as u64);
+        link.tally.add(Count::FramesSent, 1);
         link.credits.spend();
         link.wanted += u64::from(acknowledge);
         let mut head = [0; HEADER + RECORD];
@@ -100,6 +103,7 @@ impl Link {
         if !is_plain || !conversation.pass(payload.len()) {
             return None;
         }
+        self.count_received(payload.len() as u64);
         self.credits.pass(frame.credits);
         self.credit_due |= self.credits.is_due();
         self.is_in_use = true;

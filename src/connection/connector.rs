@@ -6,6 +6,7 @@ use super::address::{Address, Target};
 use super::auto;
 use super::{Connection, Worker, spans};
 use crate::protocol::REQUEST_PRIVATE;
+use crate::telemetry::{Meters, Phase};
 use crate::{Error, ErrorKind, Result};
 
 /// Makes connections to listeners.
@@ -49,8 +50,9 @@ impl Connector {
         }
         let trace = spans::connect(address);
         let connected = self.connect_to(address, private_data).instrument(trace.span()).await;
-        if let Ok(Connection(inner)) = &connected {
-            trace.with(&inner.identity);
+        match &connected {
+            Ok(Connection(inner)) => trace.with(&inner.identity),
+            Err(error) => Meters::of_process().failed(Phase::Connect, error),
         }
         trace.end_with(&connected);
         connected

@@ -188,6 +188,14 @@ impl Ending {
     }
 }
 
+/// All engines of this process.
+#[cfg(feature = "metrics")]
+pub(super) fn engines() -> Vec<Arc<Engine<Active>>> {
+    let all: Vec<_> =
+        with_registry(|registry| registry.engines.iter().filter_map(|(_, engine)| engine.upgrade()).collect());
+    all.into_iter().filter(|engine| engine.is_ours()).collect()
+}
+
 fn engines_of(domain: u64) -> Vec<Arc<Engine<Active>>> {
     let of_domain = |(of, engine): &(u64, Weak<Engine<Active>>)| (*of == domain).then(|| engine.upgrade()).flatten();
     let all: Vec<_> = with_registry(|registry| registry.engines.iter().filter_map(of_domain).collect());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::core::{Core, LinkKey, ToDeregister};
 
 use super::idle::Idle;
-use super::link_grants::Phase;
+use super::link_grants::{OwnedGrant, Phase};
 use super::liveness;
 use super::reactors::Reactors;
 use super::seats::Seats;
@@ -17,6 +17,7 @@ use super::spans::{Identity, Trace};
 use crate::config::Config;
 use crate::memory::{Domain, Epoch, Place, RegistrationCache, Revocation};
 use crate::service::Service;
+use crate::telemetry::{Count, Meters};
 use crate::transport::{Device, Kind, Queue, Transport};
 use crate::{Error, ErrorKind, Result, failpoint};
 
@@ -36,6 +37,7 @@ pub(super) struct Engine<T: Transport> {
     pub(super) cache: Arc<RegistrationCache>,
     pub(super) service: Arc<Service>,
     pub(super) config: Config,
+    pub(super) meters: Arc<Meters>,
     pub(super) seats: Seats,
     epoch: Epoch,
     core: Mutex<Core<T::Queue>>,
@@ -84,6 +86,7 @@ impl<T: Transport> Engine<T> {
             core: Mutex::new(Core::new(queue, domain, service.clock().clone(), config.frame_size.into())),
             service,
             config: config.clone(),
+            meters: Meters::of(device.transport.name(), &device.name),
             seats: seats.clone(),
             epoch: Epoch::current(),
             events,
@@ -106,6 +109,17 @@ impl<T: Transport> Engine<T> {
         }
         if let Some(idle) = idle {
             engine.watch_while_idle(idle);
+        }
+        #[cfg(feature = "metrics")]
+        if !config.metrics_interval.is_zero() {
+            let (alive, interval) = (Arc::downgrade(&engine), config.metrics_interval);
+            engine.service.run_every(interval, move || {
+                let is_alive = alive.strong_count() > 0;
+                if is_alive {
+                    crate::telemetry::publish_every(interval);
+                }
+                is_alive
+            });
         }
         Ok(engine)
     }
@@ -142,8 +156,14 @@ impl<T: Transport> Engine<T> {
         // Behind the job that closes the channel: the queue pair goes before the identifier.
         service.run_job(move || {
             drop(control);
-            self.with(|core| core.remove(key));
+            self.forget(key);
         });
+    }
+
+    fn forget(self: &Arc<Self>, key: LinkKey) {
+        if let Some(mut link) = self.with(|core| core.remove(key)) {
+            self.meters.take(&mut link.tally);
+        }
     }
 
     /// The transport says that the connection has ended: what arrived before is handled first.
@@ -165,7 +185,7 @@ impl<T: Transport> Engine<T> {
     pub(super) fn abandon(self: &Arc<Self>, key: LinkKey) {
         self.with(|core| core.fail(key, Error::new(ErrorKind::Closed, "connection")));
         let engine = Arc::clone(self);
-        self.service.run_job(move || drop(engine.with(|core| core.remove(key))));
+        self.service.run_job(move || engine.forget(key));
     }
 
     /// Has the service thread look after the engine's connections as long as there are some: what the peer asks for
@@ -328,7 +348,12 @@ impl<T: Transport> Engine<T> {
     /// The channel is gone, and the windows with it: all grants end.
     fn end_grants(self: &Arc<Self>, key: LinkKey) {
         let (grants, detached) = self.with(|core| {
-            core.link(key).map(|link| (link.grants.drain(), std::mem::take(&mut link.detached))).unwrap_or_default()
+            let Some(link) = core.link(key) else { return Default::default() };
+            let grants = link.grants.drain();
+            let is_lost =
+                |grant: &&OwnedGrant| !grant.is_offer && !matches!(grant.phase, Phase::Deregistering | Phase::Over);
+            link.tally.add(Count::GrantsLost, grants.iter().filter(is_lost).count() as u64);
+            (grants, std::mem::take(&mut link.detached))
         });
         for mut grant in grants {
             if grant.phase == Phase::Deregistering {
@@ -357,7 +382,7 @@ impl<T: Transport> Engine<T> {
         if let Some((identity, ending)) = known
             && let Some(error) = ending.get()
         {
-            let Identity { connection, peer, transport, device } = &*identity;
+            let Identity { connection, peer, transport, device, .. } = &*identity;
             tracing::debug!(%connection, peer, transport = transport.name(), device, kind = ?error.kind(), %error, "ended");
         }
     }
@@ -366,6 +391,9 @@ impl<T: Transport> Engine<T> {
         self.tell_ending(key);
         // Not before the failure is handled here: a refused access breaks the peer's end, which may not notice by itself.
         if let Some(hang_up) = self.with(|core| core.link(key).and_then(|link| link.hang_up.take())) {
+            // It was a connection.
+            let kind = self.lock().link(key).and_then(|link| link.ending.get().map(Error::kind));
+            kind.into_iter().for_each(|kind| self.meters.ended(kind));
             hang_up();
             failpoint::reach("close.hung_up");
         }

@@ -10,7 +10,7 @@ use super::link_grants::{Answer, GrantToken, OwnedGrant, Phase};
 use super::spans::{self, Trace};
 use crate::memory::{GrantState, Registration};
 use crate::protocol::{GrantId, Scope};
-use crate::telemetry::GrantName;
+use crate::telemetry::{Count, GrantName};
 use crate::transport::{ChannelKey, NotBound, Opening, Queue};
 use crate::{Access, Error, ErrorKind, Result, failpoint};
 
@@ -92,6 +92,7 @@ impl<Q: Queue> Core<Q> {
             if let Some(lease) = grant.lease {
                 link.grants.due_at(lease);
             }
+            link.tally.add(Count::GrantsGiven, u64::from(!new.is_offer));
             link.grants.insert(grant);
         }
         Poll::Ready(Ok((id, remote_key, state)))
@@ -220,6 +221,7 @@ impl<Q: Queue> Core<Q> {
         let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
         if declined {
             grant.state.decline();
+            link.tally.add(Count::LongDeclined, 1);
         }
         grant.is_agreed = true;
         let until = now + AGREED_PATIENCE;
@@ -246,7 +248,7 @@ impl<Q: Queue> Core<Q> {
         let told = grant.how();
         let (state, region) = (Arc::clone(&grant.state), grant.region.take());
         let is_out_of_hand = grant.is_direct && !grant.is_agreed;
-        grant.traced();
+        grant.tell_end(&mut link.tally);
         grant.phase = Phase::Over;
         if !grant.is_asked {
             link.grants.forget(id);
@@ -265,7 +267,7 @@ impl<Q: Queue> Core<Q> {
         let Some(link) = self.link(key) else { return };
         let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
         grant.phase = Phase::Over;
-        grant.traced();
+        grant.tell_end(&mut link.tally);
         if !grant.is_asked {
             link.grants.forget(id);
         }

@@ -15,6 +15,7 @@ use super::pages::Pages;
 use super::seats::Seat;
 use super::spans::Identity;
 use crate::protocol::{Credits, Frame, FrameKind, GrantId, HEADER, Handshake, RECORD, Record, Scope, taken_grants};
+use crate::telemetry::Tally;
 use crate::transport::{Capabilities, ChannelKey};
 use crate::{Access, Config, Error, ErrorKind, RemoteBuffer, failpoint};
 
@@ -34,6 +35,7 @@ pub(super) type Ending = Arc<OnceLock<Error>>;
 /// The state of one connection. It knows no transport: what it wants posted it answers.
 pub(super) struct Link {
     pub(super) begun_at: Instant,
+    pub(super) tally: Tally,
     /// Known when the two have introduced themselves.
     pub(super) identity: Option<Arc<Identity>>,
     /// `None` when the channel has been closed.
@@ -111,6 +113,7 @@ impl Link {
     pub(super) fn new(config: &Config, ours: Handshake, ending: Ending, now: Instant) -> Self {
         Self {
             begun_at: now,
+            tally: Tally::default(),
             identity: None,
             channel: None,
             share: 0,
@@ -340,6 +343,7 @@ impl Link {
                 self.is_in_use = true;
                 let index = self.channel_index(channel)?;
                 self.conversations[index].arrive(payload)?;
+                self.count_received(payload.len() as u64);
                 self.outbox.acknowledge += u32::from(acknowledge);
                 self.arrived_on(index, arrived);
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::spans::{self, Identity, Trace};
 use crate::memory::{GrantState, Registration, Revocation};
 use crate::protocol::{GrantId, GrantSlots, Held, Revoking, Scope, named};
-use crate::telemetry::GrantName;
+use crate::telemetry::{Count, GrantName, Tally};
 use crate::transport::WindowKey;
 
 /// Tokens of requests for windows have this bit, which those of operations have not.
@@ -58,9 +58,11 @@ impl OwnedGrant {
         }
     }
 
-    /// Its revocation is over.
-    pub(super) fn traced(&mut self) {
-        let outcome = if self.is_agreed { "agreed" } else { "forced" };
+    /// It is over.
+    pub(super) fn tell_end(&mut self, tally: &mut Tally) {
+        let (outcome, count) =
+            if self.is_agreed { ("agreed", Count::GrantsAgreed) } else { ("forced", Count::GrantsForced) };
+        tally.add(count, u64::from(!self.is_offer));
         std::mem::replace(&mut self.trace, Trace::none()).end(outcome);
     }
 

@@ -17,6 +17,7 @@ use super::filter::{Answer, ConnectRequest, Filter};
 use super::set_up::{Role, set_up};
 use super::{Active, Connection, Worker, spans};
 use crate::protocol::Refusal;
+use crate::telemetry::{Meters, Refused};
 use crate::transport::{Listen, SetUp, Transport};
 use crate::{Error, ErrorKind, Result};
 
@@ -191,17 +192,19 @@ impl Listener {
     fn begin(&self, state: &mut State, request: Incoming) {
         if state.handshakes.len() >= usize::from(self.worker.config().backlog) {
             tracing::warn!(peer = request.peer(), "too many peers in set-up; this one is refused");
+            refused(&request, Refused::Busy);
             return request.refuse(&Refusal::Busy.to_bytes());
         }
         let device = request.device();
         if self.is_auto && !self.worker.config().transport.takes(device.transport) {
             tracing::debug!(peer = request.peer(), "a peer comes by a way that the settings exclude");
+            refused(&request, Refused::Declined);
             return request.refuse(&Refusal::Declined.with_reason("its settings exclude this transport"));
         }
         match self.worker.engine(&device) {
             Ok(engine) => {
                 let deadline = engine.now() + self.worker.config().connect_timeout;
-                let trace = spans::accept(request.peer(), device.transport, &device.name);
+                let trace = spans::accept(request.peer(), device.transport, &device.name, &engine.meters);
                 let made = set_up(engine, request, Role::Listener(self.filter.clone()), deadline);
                 state.handshakes.push(Box::pin(async move {
                     let accepted = made.instrument(trace.span()).await;
@@ -214,6 +217,7 @@ impl Listener {
             }
             Err(error) => {
                 passed_over(&error.with_peer(request.peer()));
+                refused(&request, Refused::Busy);
                 request.refuse(&Refusal::Busy.to_bytes());
             }
         }
@@ -255,6 +259,11 @@ fn poll_handshakes(state: &mut State, context: &mut Context<'_>) -> Option<Conne
         }
     }
     None
+}
+
+fn refused(request: &Incoming, why: Refused) {
+    let device = request.device();
+    Meters::of(device.transport.name(), &device.name).refused(why);
 }
 
 fn passed_over(error: &Error) {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::core::{Core, LinkKey, PROBE, find};
 use crate::protocol::HEARTBEAT;
+use crate::telemetry::Count;
 use crate::transport::{Operation, Queue, Request, Source};
 use crate::{Config, Error, ErrorKind};
 
@@ -187,6 +188,7 @@ impl<Q: Queue> Core<Q> {
                             Some(true) => ErrorKind::Unresponsive,
                             _ => kind,
                         };
+                        self.links[index].iter_mut().for_each(|(_, link)| link.tally.add(Count::HeartbeatTimeouts, 1));
                         let detail = format!("nothing was heard from it for {:.1} s", silence.as_secs_f64());
                         self.fail(key, Error::new(kind, "connection").with_detail(detail));
                     }

@@ -10,6 +10,7 @@ mod channel;
 mod connector;
 mod conversation;
 mod core;
+mod counting;
 mod deadline;
 mod domain_grants;
 mod driving;
@@ -38,6 +39,8 @@ mod outbox;
 mod pages;
 mod pending;
 mod posting;
+#[cfg(feature = "metrics")]
+mod publishing;
 mod reactors;
 mod receives;
 mod receiving;
@@ -67,6 +70,8 @@ pub use listener::Listener;
 pub use message::Message;
 pub use one_sided::{AtomicOperation, Operation};
 pub use ordering::Fenced;
+#[cfg(feature = "metrics")]
+pub(crate) use publishing::{Now, gather};
 pub use worker::Worker;
 
 /// What the public types are made of: whichever transports this build has.

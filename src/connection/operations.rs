@@ -177,6 +177,12 @@ impl Operations {
         })
     }
 
+    /// How many have not ended, of all links.
+    #[cfg(feature = "metrics")]
+    pub(super) fn count_in_flight(&self) -> usize {
+        self.slots.iter().filter(|slot| matches!(slot.state, State::Waited(_) | State::Detached)).count()
+    }
+
     fn get(&mut self, key: OperationKey) -> Option<&mut Slot> {
         let generation = (key.0 >> 32) as u32;
         let slot = self.slots.get_mut(key.index())?;

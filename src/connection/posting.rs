@@ -4,11 +4,13 @@ use std::io::IoSlice;
 use std::task::Poll;
 
 use super::core::{Core, FINISH, FRAME, Garbage, LinkKey, find};
+use super::counting::count;
 use super::link::{CONTROL_SENDS, Finish};
 use super::link_grants::request_token;
 use super::operations::{OperationKey, Posted, kind_of};
-use crate::memory::{Held, Transfer};
+use crate::memory::Transfer;
 use crate::protocol::{CONTROL_PAYLOAD, FrameKind, GrantId, HEADER, OFFER, RECORD, Record, cost};
+use crate::telemetry::Count;
 use crate::transport::{ChannelKey, Operation, Queue, Request, Source};
 use crate::{Buffer, Error, ErrorKind, Pool, RemoteBuffer, Result, failpoint};
 
@@ -68,6 +70,7 @@ impl<Q: Queue> Core<Q> {
         }
         self.sent(key, channel, cost(length));
         let Some(link) = self.link(key) else { return Poll::Ready(Err(Error::new(ErrorKind::Closed, "send"))) };
+        link.count_framed(length as u64);
         link.wanted += u64::from(acknowledge);
         let wanted = link.wanted;
         self.post_frames(key, false);
@@ -84,8 +87,12 @@ impl<Q: Queue> Core<Q> {
         }
         self.sent(key, channel, cost(OFFER));
         let id = remote.grant();
-        if let Some(grant) = self.link(key).and_then(|link| link.grants.get(id.slot, id.generation)) {
-            grant.offered = remote.len();
+        if let Some(link) = self.link(key) {
+            link.count_framed(remote.len());
+            link.tally.add(Count::LongSent, 1);
+            if let Some(grant) = link.grants.get(id.slot, id.generation) {
+                grant.offered = remote.len();
+            }
         }
         self.post_frames(key, false);
         Poll::Ready(Ok(()))
@@ -235,6 +242,7 @@ impl<Q: Queue> Core<Q> {
             self.keep_frame(open.buffer);
             return false;
         }
+        link.tally.frame_sent();
         link.credits.spend();
         open.buffer[..HEADER].copy_from_slice(&link.header(FrameKind::Data, open.length));
         let token = if open.is_last { FINISH } else { FRAME };
@@ -469,8 +477,11 @@ impl<Q: Queue> Core<Q> {
                 }
             });
         }
-        if let Some(pages) = self.link(key).and_then(|link| link.pages.as_mut()) {
-            pages.served += 1;
+        if let Some(link) = self.link(key) {
+            count(&mut link.tally, kind, bytes);
+            if let Some(pages) = &mut link.pages {
+                pages.served += 1;
+            }
         }
         if post_now {
             self.flush();
@@ -484,10 +495,5 @@ impl<Q: Queue> Core<Q> {
         if self.queue.flush().is_err() {
             let _ = self.progress();
         }
-    }
-
-    /// Drops memory when the lock is free.
-    pub(super) fn discard(&mut self, memory: Held) {
-        self.garbage.push(Garbage::Memory(memory));
     }
 }

@@ -11,7 +11,7 @@ use super::established::{Inner, Waiting};
 use super::grant::{self, For};
 use super::spans::{self, Trace};
 use crate::memory::{Exposable, Exposed};
-use crate::protocol::GrantId;
+use crate::protocol::{GrantId, OFFER, cost};
 use crate::telemetry::GrantName;
 use crate::transport::Transport;
 use crate::{Access, Error, ErrorKind, Failed, Grant, Pool, Result, Revocation, failpoint};
@@ -105,6 +105,7 @@ impl<T: Transport> Inner<T> {
             self.engine.drive(context, |core, waker| {
                 let sent = core.send(self.key, channel, pieces, length, acknowledge);
                 if let (Poll::Pending, Some(waker)) = (&sent, waker) {
+                    core.count_wait(self.key, channel, cost(length));
                     core.wait_to_send(self.key, waiting.with(waker));
                 }
                 sent
@@ -183,6 +184,7 @@ impl<T: Transport> Inner<T> {
             self.engine.drive(context, |core, waker| {
                 let offered = core.offer(self.key, channel, &handle);
                 if let (Poll::Pending, Some(waker)) = (&offered, waker) {
+                    core.count_wait(self.key, channel, cost(OFFER));
                     core.wait_to_send(self.key, waiting.with(waker));
                 }
                 offered
@@ -225,10 +227,11 @@ impl<T: Transport> Inner<T> {
     }
 
     fn trace_offer(&self, channel: usize, length: usize) -> Trace {
-        if !tracing::enabled!(tracing::Level::DEBUG) {
-            return Trace::none();
-        }
-        let id = self.engine.lock().link(self.key).and_then(|link| Some(link.conversations.get(channel)?.id));
+        let id = match tracing::enabled!(tracing::Level::DEBUG) {
+            true => self.engine.lock().link(self.key).and_then(|link| Some(link.conversations.get(channel)?.id)),
+            // It is timed all the same, where times are wanted.
+            false => None,
+        };
         spans::offer(&self.identity, id.unwrap_or(0), length)
     }
 

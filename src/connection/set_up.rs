@@ -15,7 +15,7 @@ use super::seats::Seat;
 use super::spans::{self, Identity};
 use crate::memory::foreign::Returns;
 use crate::protocol::{Handshake, Refusal, SHARES_PAGES};
-use crate::telemetry::ConnectionId;
+use crate::telemetry::{ConnectionId, Event, Phase, Refused};
 use crate::transport::{ChannelSizes, Kind, Link as _, Queue, SetUp, Transport};
 use crate::{Config, Error, ErrorKind, Result, failpoint};
 
@@ -56,13 +56,33 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
         Role::Connector(_) => "connector",
         Role::Listener(_) => "listener",
     };
-    let trace = spans::handshake(name, end.peer(), engine.transport, &engine.device);
+    let trace = spans::handshake(name, end.peer(), engine.transport, &engine.device, &engine.meters);
+    let (meters, is_listener) = (Arc::clone(&engine.meters), matches!(role, Role::Listener(_)));
     let made = introduce(engine, end, role, deadline).instrument(trace.span()).await;
-    if let Ok(inner) = &made {
-        trace.with(&inner.identity);
+    match &made {
+        Ok(inner) => {
+            trace.with(&inner.identity);
+            meters.happened(if is_listener { Event::Accepted } else { Event::Connected });
+        }
+        Err(error) => {
+            meters.failed(Phase::Handshake, error);
+            if is_listener {
+                refused(error.kind()).into_iter().for_each(|why| meters.refused(why));
+            }
+        }
     }
     trace.end_with(&made);
     made
+}
+
+/// What a listener has told the peer, if it refused it.
+fn refused(kind: ErrorKind) -> Option<Refused> {
+    match kind {
+        ErrorKind::Protocol => Some(Refused::Incompatible),
+        ErrorKind::Rejected => Some(Refused::Declined),
+        ErrorKind::MemoryLimit | ErrorKind::PoolExhausted | ErrorKind::ResourceExhausted => Some(Refused::Busy),
+        _ => None,
+    }
 }
 
 async fn introduce<T: Transport, S: SetUp<T>>(
@@ -144,7 +164,13 @@ async fn introduce<T: Transport, S: SetUp<T>>(
         link.open(&theirs, session, capabilities);
         let (transport, device) = (engine.transport, engine.device.clone());
         let connection = ConnectionId::new(session);
-        let identity = Arc::new(Identity { connection, peer: peer.clone(), transport, device });
+        let identity = Arc::new(Identity {
+            connection,
+            peer: peer.clone(),
+            transport,
+            device,
+            meters: Arc::clone(&engine.meters),
+        });
         link.identity = Some(Arc::clone(&identity));
         let (eager_limit, longest) = (link.eager_limit(), link.longest());
         let courier = (link.features() & SHARES_PAGES != 0).then(|| core.queue.courier(channel)).flatten();

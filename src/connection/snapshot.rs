@@ -62,6 +62,7 @@ impl<T: Transport> Inner<T> {
             grants_given_total: 0,
             grants_held: Vec::new(),
             grants_held_total: 0,
+            counts: Default::default(),
             ending: None,
         };
         // A forked child must not wait for the lock: who had it is not there.
@@ -106,6 +107,7 @@ impl Link {
             Finish::Done if self.is_delivered() => ConnectionState::Finished,
             Finish::Done => ConnectionState::Finishing,
         };
+        snapshot.counts = self.tally.named();
         snapshot.age = clock.age(self.begun_at);
         snapshot.silence = self.liveness.silence();
         let (available, granted, owed) = self.credits.describe();

@@ -7,7 +7,7 @@ use tracing::field::{Empty, display};
 use tracing::{Span, debug_span};
 
 use crate::Error;
-use crate::telemetry::{ConnectionId, GrantName};
+use crate::telemetry::{ConnectionId, GrantName, Meters, Phase, Timer};
 use crate::transport::Kind;
 
 /// What a connection is called in its spans.
@@ -17,19 +17,26 @@ pub(super) struct Identity {
     pub(super) peer: String,
     pub(super) transport: Kind,
     pub(super) device: String,
+    pub(super) meters: Arc<Meters>,
 }
 
-/// A span that tells how it ended.
+/// A span that tells how it ended, and times what ends well.
 #[derive(Debug)]
 pub(super) struct Trace {
     span: Span,
     /// What it tells if nobody says more.
     unsaid: &'static str,
+    timer: Timer,
 }
 
 impl Trace {
-    pub(super) fn new(span: Span, unsaid: &'static str) -> Self {
-        Self { span, unsaid }
+    fn new(span: Span, unsaid: &'static str) -> Self {
+        Self { span, unsaid, timer: Timer::default() }
+    }
+
+    fn timed(mut self, meters: &Arc<Meters>, phase: Phase) -> Self {
+        self.timer = Timer::begin(meters, phase);
+        self
     }
 
     /// One of nothing.
@@ -44,6 +51,9 @@ impl Trace {
 
     pub(super) fn end(mut self, outcome: &'static str) {
         self.unsaid = outcome;
+        if matches!(outcome, "ok" | "agreed" | "forced") {
+            self.timer.end();
+        }
     }
 
     pub(super) fn fail(mut self, error: &Error) {
@@ -91,26 +101,26 @@ pub(super) fn connect(address: &str) -> Trace {
         device = Empty,
         outcome = Empty
     );
-    Trace::new(span, "dropped")
+    Trace::new(span, "dropped").timed(&Meters::of_process(), Phase::Connect)
 }
 
 /// A peer that asks a listener.
-pub(super) fn accept(peer: &str, transport: Kind, device: &str) -> Trace {
+pub(super) fn accept(peer: &str, transport: Kind, device: &str, meters: &Arc<Meters>) -> Trace {
     let transport = transport.name();
     let span = debug_span!(parent: None, "accept", connection = Empty, peer, transport, device, outcome = Empty);
-    Trace::new(span, "dropped")
+    Trace::new(span, "dropped").timed(meters, Phase::Accept)
 }
 
 /// The two introducing themselves.
-pub(super) fn handshake(role: &'static str, peer: &str, transport: Kind, device: &str) -> Trace {
+pub(super) fn handshake(role: &'static str, peer: &str, transport: Kind, device: &str, meters: &Arc<Meters>) -> Trace {
     let transport = transport.name();
     let span = debug_span!("handshake", role, connection = Empty, peer, transport, device, outcome = Empty);
-    Trace::new(span, "dropped")
+    Trace::new(span, "dropped").timed(meters, Phase::Handshake)
 }
 
 /// A long message, at its sender: from its grant until the peer has taken it.
 pub(super) fn offer(identity: &Identity, channel: u32, length: usize) -> Trace {
-    let Identity { connection, peer, transport, device } = identity;
+    let Identity { connection, peer, transport, device, meters } = identity;
     let span = debug_span!(
         "rendezvous",
         role = "sender",
@@ -123,13 +133,13 @@ pub(super) fn offer(identity: &Identity, channel: u32, length: usize) -> Trace {
         length,
         outcome = Empty
     );
-    Trace::new(span, "its future was dropped")
+    Trace::new(span, "its future was dropped").timed(meters, Phase::Offer)
 }
 
 /// A long message, at its receiver: from the read that fetches it to that one's end. Whoever drives the worker begins it, so it has no parent.
 pub(super) fn fetch(identity: Option<&Arc<Identity>>, channel: u32, grant: GrantName, length: u64) -> Trace {
     let Some(identity) = identity else { return Trace::none() };
-    let Identity { connection, peer, transport, device } = &**identity;
+    let Identity { connection, peer, transport, device, meters } = &**identity;
     let span = debug_span!(
         parent: None,
         "rendezvous",
@@ -143,24 +153,24 @@ pub(super) fn fetch(identity: Option<&Arc<Identity>>, channel: u32, grant: Grant
         length,
         outcome = Empty
     );
-    Trace::new(span, "the connection has ended")
+    Trace::new(span, "the connection has ended").timed(meters, Phase::Fetch)
 }
 
 /// A grant that is taken back, at its owner: from the first step until nobody can reach the memory.
 pub(super) fn revoke(identity: Option<&Arc<Identity>>, grant: GrantName, length: u64) -> Trace {
     let Some(identity) = identity else { return Trace::none() };
-    let Identity { connection, peer, transport, device } = &**identity;
+    let Identity { connection, peer, transport, device, meters } = &**identity;
     let transport = transport.name();
     let span = debug_span!(
         parent: None, "revoke", role = "owner", %connection, peer, transport, device, %grant, length, outcome = Empty
     );
-    Trace::new(span, "the connection has ended")
+    Trace::new(span, "the connection has ended").timed(meters, Phase::Revoke)
 }
 
 /// Grants that the peer wants back, at their holder: from the question to the last answer.
 pub(super) fn asked_back(identity: Option<&Arc<Identity>>, question: u32, grants: &str) -> Trace {
     let Some(identity) = identity else { return Trace::none() };
-    let Identity { connection, peer, transport, device } = &**identity;
+    let Identity { connection, peer, transport, device, .. } = &**identity;
     let transport = transport.name();
     let span = debug_span!(
         parent: None,
@@ -185,8 +195,8 @@ pub(super) fn revoke_for_domain(device: &str, grant: GrantName, length: u64) -> 
 
 /// A connection that is closed; `by` what.
 pub(super) fn close(identity: &Identity, by: &'static str) -> Trace {
-    let Identity { connection, peer, transport, device } = identity;
+    let Identity { connection, peer, transport, device, meters } = identity;
     let transport = transport.name();
     let span = debug_span!("close", by, %connection, peer, transport, device, outcome = Empty);
-    Trace::new(span, "its future was dropped")
+    Trace::new(span, "its future was dropped").timed(meters, Phase::Close)
 }

@@ -192,9 +192,13 @@ impl<Q: Queue> Core<Q> {
             Some(held) if is_success => match conversation.fetched(fetch.serial, held) {
                 Fetched::Here => {
                     link.done_with(fetch.grant, false);
+                    link.count_fetched(fetch.bytes);
                     None
                 }
-                Fetched::Delivered => None,
+                Fetched::Delivered => {
+                    link.count_fetched(fetch.bytes);
+                    None
+                }
                 Fetched::Unwanted(held) => Some(held),
             },
             held => conversation.fetch_failed(fetch.serial, held),
@@ -268,6 +272,11 @@ impl<Q: Queue> Core<Q> {
             self.decline(key, channel);
             self.touch(key);
         }
+    }
+
+    /// Drops memory when the lock is free.
+    pub(super) fn discard(&mut self, memory: Held) {
+        self.garbage.push(Garbage::Memory(memory));
     }
 
     fn conversation(&mut self, key: LinkKey, channel: usize) -> Option<&mut super::conversation::Conversation> {

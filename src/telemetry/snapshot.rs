@@ -1,5 +1,6 @@
 //! A connection as it is at one moment.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -63,6 +64,8 @@ pub struct ConnectionSnapshot {
     pub grants_held: Vec<HeldGrant>,
     /// Such grants in all.
     pub grants_held_total: usize,
+    /// What it has counted, by the names of the metrics; nothing without the feature `metrics`.
+    pub counts: BTreeMap<String, u64>,
     /// Why it has ended.
     pub ending: Option<Ending>,
 }

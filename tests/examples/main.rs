@@ -3,6 +3,8 @@
 mod file_server;
 mod key_value;
 mod measuring;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod programs;
 
 // Parts of key_value that are tested by themselves; they call each other by these names.

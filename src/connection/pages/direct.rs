@@ -3,6 +3,7 @@
 use std::io::IoSlice;
 
 use super::super::core::{Core, LinkKey, NOTIFY, find};
+use super::super::counting::count;
 use super::super::operations::{OperationKey, Posted, kind_of};
 use super::super::posting::Wanted;
 use super::borrowed::Segment;
@@ -46,7 +47,9 @@ impl<Q: Queue> Core<Q> {
         if !is_done {
             return give_back(memory);
         }
-        let (at, kind, grant) = (self.stamp, kind_of(&operation), Some(grant));
+        let kind = kind_of(&operation);
+        count(&mut link.tally, kind, memory.length() as u64);
+        let (at, grant) = (self.stamp, Some(grant));
         let started = self.operations.insert(Posted { link: key, kind, grant, is_read: false, bytes: 0, at });
         // Nobody waits yet.
         let _ = self.operations.complete(started.token(), Some(memory), Ok(()));

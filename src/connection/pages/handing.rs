@@ -11,6 +11,7 @@ use super::super::established::{Inner, Waiting};
 use super::super::link::Link;
 use crate::memory::{Exposure, Slab, Tether};
 use crate::protocol::{HANDED, Handed, Record, SEGMENT, cost};
+use crate::telemetry::Count;
 use crate::transport::{Queue, Transport};
 use crate::{Buffer, Failed, Result};
 
@@ -146,6 +147,8 @@ impl<Q: Queue> Core<Q> {
                 }
             }
         };
+        link.count_sent(place.length);
+        link.tally.add(Count::HandOvers, 1);
         let place = place.to_bytes();
         let record = Record::Hand { channel: id, back, place: &place };
         self.append(key, record, HANDED, std::iter::once(&place[..]))?;

@@ -43,6 +43,7 @@ impl Link {
         let pages = self.pages.as_mut().ok_or("pages on a connection that shares none")?;
         let Some(message) = pages.handle(record, &mut arrived.unwanted)? else { return Ok(()) };
         let index = self.channel_index(message.channel)?;
+        self.count_received(message.buffer.len() as u64);
         arrived.unwanted.extend(self.conversations[index].handed(message.buffer)?);
         self.arrived_on(index, arrived);
         Ok(())

@@ -20,8 +20,21 @@ struct Cache<T> {
     open: bool,
     /// Bytes taken less those put, of all classes; the sum over the shards is what is in use.
     taken: i64,
+    /// Blocks taken.
+    #[cfg(feature = "metrics")]
+    allocations: u64,
     /// One per class, made on first use.
     stacks: Box<[Vec<T>]>,
+}
+
+impl<T> Cache<T> {
+    #[inline(always)]
+    fn count(&mut self) {
+        #[cfg(feature = "metrics")]
+        {
+            self.allocations += 1;
+        }
+    }
 }
 
 /// Why a block was not put.
@@ -35,7 +48,13 @@ enum Refused<T> {
 impl<T> Depot<T> {
     pub(super) fn new(shards: usize) -> Self {
         assert!(shards.is_power_of_two(), "shards are found by a mask");
-        let cache = || Cache { open: true, taken: 0, stacks: Box::default() };
+        let cache = || Cache {
+            open: true,
+            taken: 0,
+            #[cfg(feature = "metrics")]
+            allocations: 0,
+            stacks: Box::default(),
+        };
         Self {
             shards: (0..shards).map(|_| Shard(Mutex::new(cache()))).collect(),
             lists: Class::all().map(|_| Mutex::new(Vec::new())).collect(),
@@ -51,6 +70,7 @@ impl<T> Depot<T> {
             None => self.refill(&mut cache, class)?,
         };
         cache.taken += class.size() as i64;
+        cache.count();
         Some(taken)
     }
 
@@ -99,7 +119,17 @@ impl<T> Depot<T> {
 
     /// Tells that bytes were given out that were not taken here, or, negative, came back.
     pub(super) fn account(&self, number: usize, bytes: i64) {
-        lock(self.shard(number)).taken += bytes;
+        let mut cache = lock(self.shard(number));
+        cache.taken += bytes;
+        if bytes > 0 {
+            cache.count();
+        }
+    }
+
+    /// Blocks given out so far.
+    #[cfg(feature = "metrics")]
+    pub(super) fn allocations(&self) -> u64 {
+        self.shards.iter().map(|shard| lock(&shard.0).allocations).sum()
     }
 
     /// Adds fresh blocks to the shared list.

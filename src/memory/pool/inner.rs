@@ -130,6 +130,11 @@ impl Inner {
         Error::new(kind, "allocate")
     }
 
+    #[cfg(all(feature = "metrics", not(loom)))]
+    pub(super) fn allocations(&self) -> u64 {
+        if self.is_ours() { self.reservoir.depot.allocations() } else { 0 }
+    }
+
     pub(super) fn statistics(&self) -> PoolStatistics {
         let mapped = self.budget.mapped();
         // The locks of a parent may be held for ever.

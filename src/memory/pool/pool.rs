@@ -149,6 +149,12 @@ impl Pool {
         self.inner.is_shareable()
     }
 
+    /// Buffers taken so far.
+    #[cfg(all(feature = "metrics", not(loom)))]
+    pub(crate) fn allocations(&self) -> u64 {
+        self.inner.allocations()
+    }
+
     /// What the pool has now.
     pub fn statistics(&self) -> PoolStatistics {
         self.inner.statistics()

@@ -9,6 +9,7 @@ use super::entry::{Graves, Record};
 use super::pending::Pending;
 use super::wanted::Wanted;
 use crate::memory::{Domain, RegionAccess, Registrable, Registration, SharedMemory};
+use crate::telemetry::{Meters, Phase, Timer};
 use crate::{Error, ErrorKind, Result};
 
 /// How many entries a miss examines for a last owner.
@@ -140,13 +141,18 @@ impl Core {
         } else {
             memory
         };
-        domain.register(&memory, range.clone(), access).or_else(|error| match error.kind() {
+        let mut timer = Timer::begin(&Meters::of_process(), Phase::Register);
+        let registered = domain.register(&memory, range.clone(), access).or_else(|error| match error.kind() {
             ErrorKind::MemoryLimit | ErrorKind::ResourceExhausted => {
                 graves.append(self.flush_registrations(false));
                 domain.register(&memory, range, access)
             }
             _ => Err(error),
-        })
+        });
+        if registered.is_ok() {
+            timer.end();
+        }
+        registered
     }
 
     /// Puts a registration into the cache, if it is still of use there.
