@@ -12,6 +12,7 @@ mod common;
 
 mod digest;
 mod fetch;
+mod lent;
 mod part;
 mod protocol;
 mod remote;

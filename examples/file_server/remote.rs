@@ -14,6 +14,8 @@ use crate::protocol::{CHANGED, CHANNEL, Identity, Name, Request, Response, VERSI
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// Bytes of a file that a server reads in a second, at least.
 const SLOWEST_DISK: u64 = 4 << 20;
+/// How long any digest may take, whatever length the server says.
+const DIGEST_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Where the server is.
 pub(crate) struct Place {
@@ -111,7 +113,7 @@ impl Remote {
 
     /// The digest of a whole file, which the server has to read for that.
     pub(crate) async fn digest(&self, path: &str, identity: Identity) -> std::result::Result<[u8; 32], Trouble> {
-        let limit = CALL_LIMIT + Duration::from_secs(identity.length / SLOWEST_DISK);
+        let limit = CALL_LIMIT + Duration::from_secs(identity.length / SLOWEST_DISK).min(DIGEST_LIMIT);
         match self.call(&Request::Digest { path: path.to_owned(), identity }, limit).await? {
             Response::Digest(digest) => Ok(digest),
             _ => Err(nonsense().into()),

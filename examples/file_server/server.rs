@@ -1,28 +1,24 @@
 //! The server: reads chunks of files into registered memory, and lets the client read them from there.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::ErrorKind as IoErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use zcmi::{Access, ApplicationError, Connection, ExposedBuffer, Grant, Pool, serve};
+use zcmi::{ApplicationError, Connection, Pool, serve};
 
 use crate::NAME;
 use crate::common::{Result, serve_each};
 use crate::digest::{background, digest};
+use crate::lent::Lent;
 use crate::protocol::{
     CHANGED, CHANNEL, Chunk, Identity, LONGEST_CHUNK, MOST_CHUNKS, NONSENSE, REFUSED, Request, Response, VERSION,
     config,
 };
 use crate::root::{Root, identity};
 
-/// How long a client has to read a chunk.
-const LEASE: Duration = Duration::from_secs(60);
 /// Whole files that are read at once, for their digests.
 const DIGESTS: usize = 2;
 
@@ -38,8 +34,7 @@ struct Server {
 struct Client<'a> {
     server: &'a Server,
     connection: &'a Connection,
-    lent: Mutex<HashMap<u64, (Grant, ExposedBuffer)>>,
-    next: AtomicU64,
+    lent: Lent,
 }
 
 /// Serves the files in `folder` at `address` until interrupted.
@@ -54,8 +49,12 @@ pub(crate) async fn run(address: &str, folder: &Path) -> Result<()> {
 
 impl Server {
     async fn serve_client(&self, connection: &Connection) -> zcmi::Result<()> {
-        let client = Client { server: self, connection, lent: Mutex::default(), next: AtomicU64::new(0) };
-        serve(connection.channel(CHANNEL)?, MOST_CHUNKS, |request| client.handle(request)).await
+        let client = Client { server: self, connection, lent: Lent::new() };
+        let serving = serve(connection.channel(CHANNEL)?, MOST_CHUNKS, |request| client.handle(request));
+        tokio::select! {
+            served = serving => served,
+            never = client.lent.look_after() => match never {},
+        }
     }
 
     /// The file at a path, if it is still the one that the client means.
@@ -86,7 +85,7 @@ impl Client<'_> {
                 Ok(Response::File(identity))
             }
             Request::Chunk { path, identity, offset, length, done } => {
-                self.let_go(&done);
+                self.lent.take_back(&done);
                 self.chunk(&path, identity, offset, length).await
             }
             Request::Digest { path, identity } => self.digest(&path, identity).await,
@@ -100,9 +99,8 @@ impl Client<'_> {
             let reason = format!("{length} bytes at {offset} of a file of {}", meant.length);
             return Err(ApplicationError::new(NONSENSE, reason));
         }
-        if self.lent().len() >= MOST_CHUNKS {
-            return Err(ApplicationError::new(NONSENSE, format!("more than {MOST_CHUNKS} chunks at once")));
-        }
+        let too_many = || ApplicationError::new(NONSENSE, format!("more than {MOST_CHUNKS} chunks at once"));
+        let room = self.lent.room().ok_or_else(too_many)?;
         let file = self.server.file(path, meant)?;
         let mut buffer = Pool::global().allocate(length as usize)?;
         // It is read, not mapped: of a file that is made shorter meanwhile nothing comes, where a mapping would end the process.
@@ -118,11 +116,7 @@ impl Client<'_> {
         if identity(&file).map_err(|reason| refused(path, &reason))? != meant {
             return Err(changed(path));
         }
-        let exposed = buffer.expose();
-        let grant = exposed.grant_leased(self.connection, 0..exposed.len(), Access::READ, LEASE).await?;
-        let memory = grant.remote_buffer();
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.lent().insert(id, (grant, exposed));
+        let (id, memory) = self.lent.lend(room, self.connection, buffer).await?;
         Ok(Response::Chunk(Chunk { id, memory, checksum }))
     }
 
@@ -136,18 +130,6 @@ impl Client<'_> {
             Err(error) if error.kind() == IoErrorKind::UnexpectedEof => Err(changed(path)),
             Err(error) => Err(refused(path, &error.to_string())),
         }
-    }
-
-    /// Takes chunks back that the client has read. The memory is used again when the device has confirmed that the key is dead.
-    fn let_go(&self, done: &[u64]) {
-        let mut lent = self.lent();
-        let taken: Vec<_> = done.iter().filter_map(|id| lent.remove(id)).collect();
-        drop(lent);
-        drop(taken);
-    }
-
-    fn lent(&self) -> MutexGuard<'_, HashMap<u64, (Grant, ExposedBuffer)>> {
-        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,9 +6,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::programs::{Scratch, assert_keys, device, host, one_line, places, rows, run, serve, soon, start};
+use crate::programs::{
+    Scratch, assert_keys, device, host, one_line, places, rows, run, serve, soon, start, zcmi_sees_a_device,
+};
 
 const NAME: &str = "key_value";
+/// How long a server is stopped.
+const STOPPED: Duration = Duration::from_secs(2);
 
 #[test]
 fn values_are_put_read_and_deleted() {
@@ -118,6 +122,29 @@ fn clients_connect_again_when_the_server_was_started_again() {
         // The table is empty then, and filled by PUTs.
         assert!(count(&result, "absent") > 0 && count(&result, "verified") > 0, "{result}");
     }
+}
+
+#[test]
+fn over_a_device_values_are_read_while_the_server_is_stopped() {
+    let _device = device();
+    if !zcmi_sees_a_device() {
+        eprintln!("skipped: in software the server's process serves its memory");
+        return;
+    }
+    let (server, uri) = serve(NAME, &["--bind", &places()[0]]);
+    let options = ["--seconds", "8", "--keys", "20", "--clients", "1", "--reads", "100", "--format", "json"];
+    let load = start(NAME, &[&["load", "--connect", &uri][..], &options].concat());
+    let is_full = || run(NAME, &["get", "--connect", &uri, "load-0000019"]).status.success().then_some(());
+    soon(is_full).expect("it puts each key");
+    let process = rustix::process::Pid::from_child(&server.0);
+    // Shorter than the time after which its peers ask whether it is alive.
+    rustix::process::kill_process(process, rustix::process::Signal::STOP).expect("it runs");
+    sleep(STOPPED);
+    rustix::process::kill_process(process, rustix::process::Signal::CONT).expect("it is stopped");
+    let result = json(&load.output());
+    assert_eq!((count(&result, "asked"), count(&result, "lost_connections")), (0, 0), "{result}");
+    let longest = Duration::from_nanos(result["get_ns"]["max"].as_u64().expect("a time"));
+    assert!(longest < STOPPED / 2, "a GET took {longest:?}");
 }
 
 #[test]
