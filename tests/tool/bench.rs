@@ -1,6 +1,7 @@
 //! `zcmi bench`: each thing that it measures, over each transport, what it writes, and how it ends.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -36,6 +37,113 @@ fn everything_is_measured_over_rdma() {
     let bench = measured("verbs", &["--size", "64,16KiB", "--depth", "4", "--iterations", "10", "--repeat", "1"]);
     assert_eq!(bench.transport, "verbs");
     is_whole(&bench, &[64, 16 << 10], 10);
+}
+
+#[test]
+fn perftest_is_measured_in_turn() {
+    let is_installed = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .any(|folder| folder.join("ib_send_lat").is_file());
+    if !has_device() || !is_installed {
+        eprintln!("SKIPPED: there is no RDMA device, or no perftest");
+        return;
+    }
+    let arguments = [
+        "bench",
+        "message",
+        "read",
+        "--transport",
+        "verbs",
+        "--compare=perftest",
+        "--size",
+        "64",
+        "--iterations",
+        "20",
+    ];
+    let output = run(&[&arguments[..], &["--measure", "latency", "--repeat", "1", "--format", "json"]].concat());
+    let bench: Bench = parse(&output);
+    assert!(output.status.success() && bench.left_out.is_empty(), "{bench:?}");
+    for (entry, name) in bench.results.iter().zip(["ib_send_lat", "ib_read_lat"]) {
+        let [yardstick] = &entry.yardsticks[..] else { panic!("{entry:?}") };
+        assert_eq!((yardstick.name.as_str(), yardstick.rounds, &yardstick.error), (name, 1, &None), "{entry:?}");
+        let (theirs, ours) =
+            (yardstick.latency_ns.expect("a figure"), entry.latency_ns.as_ref().expect("latencies").p50);
+        assert!((yardstick.ratio.expect("a ratio") - ours / theirs).abs() < 1e-6 && theirs > 1000.0, "{entry:?}");
+    }
+    assert_eq!(bench.results.len(), 2);
+}
+
+#[test]
+fn a_yardstick_that_is_not_understood_ends_no_bench() {
+    let folder = Folder::new("yardstick");
+    let program = folder.0.join("ucx_perftest");
+    let figures = "Final: 100 2.000 2.5 2.5 388.26 388.26 1000000 2000000";
+    for (says, is_good) in [
+        (format!("echo {figures}"), true),
+        ("echo Final: fast".to_owned(), false),
+        ("echo no >&2; exit 3".to_owned(), false),
+    ] {
+        let script = format!("#!/bin/sh\n{says}\n");
+        fs::write(&program, script).expect("written");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let arguments = ["--transport", "shm", "--size", "64", "--iterations", "20", "--repeat", "2", "--depth", "4"];
+        let output = run(&[
+            &["bench", "message", "--format", "json", "--compare=ucx_perftest", "--ucx", text(&program)],
+            &arguments[..],
+        ]
+        .concat());
+        let bench: Bench = parse(&output);
+        assert!(output.status.success(), "{output:?}");
+        for entry in &bench.results {
+            let [yardstick] = &entry.yardsticks[..] else { panic!("{entry:?}") };
+            let found = (yardstick.latency_ns, yardstick.bytes_per_second);
+            let expected = match entry.measure {
+                _ if !is_good => (None, None),
+                Measure::Latency => (Some(2000.0), None),
+                Measure::Rate => (None, Some(128e6)),
+            };
+            assert_eq!(found, expected, "{says}: {entry:?}");
+            assert_eq!(
+                (yardstick.rounds, yardstick.ratio.is_some()),
+                if is_good { (2, true) } else { (0, false) },
+                "{entry:?}"
+            );
+            let error = yardstick.error.as_deref();
+            assert!(
+                is_good == error.is_none()
+                    && error.is_none_or(|error| error.contains("format") || error.contains("status 3")),
+                "{error:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_yardstick_ends_with_the_bench() {
+    let folder = Folder::new("endless");
+    let (program, ids) = (folder.0.join("ucx_perftest"), folder.0.join("ids"));
+    fs::write(&program, format!("#!/bin/sh\necho $$ >>{}\nexec sleep 1000\n", ids.display())).expect("written");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    for signal in [Signal::TERM, Signal::KILL] {
+        let _ = fs::remove_file(&ids);
+        let arguments =
+            ["message", "--transport", "shm", "--size", "64", "--iterations", "20", "--compare=ucx_perftest", "--ucx"];
+        let mut bench = Bencher::start(&[&arguments[..], &[text(&program)]].concat());
+        let begun = Instant::now();
+        // Both ends.
+        while fs::read_to_string(&ids).unwrap_or_default().lines().count() < 2 {
+            assert!(begun.elapsed() < LIMIT, "they do not start");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        bench.signal(signal);
+        bench.wait();
+        for id in read(&ids).lines() {
+            let id = Pid::from_raw(id.parse().expect("an id")).expect("a process");
+            while is_running(id) {
+                assert!(begun.elapsed() < LIMIT, "{signal:?}: it is still there");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
 }
 
 fn measured(transport: &str, arguments: &[&str]) -> Bench {

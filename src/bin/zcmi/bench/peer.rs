@@ -14,6 +14,9 @@ use super::wire::HELLO;
 /// How long the peer process may take until it listens.
 const START_BOUND: Duration = Duration::from_secs(20);
 
+/// What both processes of a host have for connecting, and may be silent for: where one of them is held up, the other is too.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Which way is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -55,8 +58,18 @@ impl Ends {
         if is_sharing {
             arguments.push("--share-pages".to_owned());
         }
-        let polling = [("ZCMI_POLLING", polling_text(config.polling))];
-        let mut process = Process::start(std::env::current_exe()?, &arguments, &polling)?;
+        let config = Config {
+            connect_timeout: config.connect_timeout.max(PATIENCE),
+            peer_timeout: config.peer_timeout.max(PATIENCE),
+            ..config
+        };
+        let time = |time: Duration| format!("{}ms", time.as_millis());
+        let settings = [
+            ("ZCMI_POLLING", polling_text(config.polling)),
+            ("ZCMI_CONNECT_TIMEOUT", time(config.connect_timeout)),
+            ("ZCMI_PEER_TIMEOUT", time(config.peer_timeout)),
+        ];
+        let mut process = Process::start(std::env::current_exe()?, &arguments, &settings)?;
         let said = process.until_said(|said| said.contains('\n'), START_BOUND).await;
         let said = said.map_err(|failure| failure.within("the peer process"))?;
         let address = listening(&said).ok_or_else(|| Failure::new(format!("the peer process said {said:?}")))?;

@@ -37,3 +37,35 @@ fn parse(output: &str, _: &Case) -> Result<Figure, String> {
     let line = below.next().ok_or("its output ends before the figures")?;
     Ok(Figure::Mean(number(line, column)? * 1000.0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CASE: Case = Case { test: Test::Send, measure: Measure::Latency, size: 64, depth: 1 };
+    // Of libfabric 1.17.
+    const OUTPUT: &str = "\
+bytes   #sent   #ack     total       time     MB/sec    usec/xfer   Mxfers/sec
+64      1k      =1k      125k        0.00s     49.06       1.30       0.77
+";
+
+    #[test]
+    fn its_output_is_understood() {
+        assert_eq!(parse(OUTPUT, &CASE), Ok(Figure::Mean(1300.0)));
+        // Whatever it says before.
+        assert_eq!(parse(&format!("libfabric: a warning\n\n{OUTPUT}"), &CASE), Ok(Figure::Mean(1300.0)));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error() {
+        for wrong in [
+            String::new(),
+            OUTPUT.replace("1.30", "x"),
+            OUTPUT.replace("usec/xfer", "usec"),
+            OUTPUT.lines().take(1).collect(),
+            "64 1k".to_owned(),
+        ] {
+            assert!(parse(&wrong, &CASE).is_err(), "{wrong}");
+        }
+    }
+}

@@ -59,3 +59,42 @@ fn columns_of_figures(line: &str) -> bool {
     let mut words = line.split_whitespace();
     line.split_whitespace().count() == 8 && words.all(|word| word.parse::<f64>().is_ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Of UCX 1.13.
+    const OUTPUT: &str = "\
++--------------+--------------+------------------------------+---------------------+-----------------------+
+|              |              |        latency (usec)        |   bandwidth (MB/s)  |  message rate (msg/s) |
++--------------+--------------+----------+---------+---------+----------+----------+-----------+-----------+
+|    Stage     | # iterations | 50.0%ile | average | overall |  average |  overall |  average  |  overall  |
++--------------+--------------+----------+---------+---------+----------+----------+-----------+-----------+
+Final:                 10000      0.145     0.157     0.157      388.26     388.26     6361271     6361271
+";
+
+    fn case(measure: Measure) -> Case {
+        Case { test: Test::Send, measure, size: 64, depth: 4 }
+    }
+
+    #[test]
+    fn its_output_is_understood() {
+        for output in [OUTPUT.to_owned(), OUTPUT.replace("Final:", "")] {
+            assert_eq!(parse(&output, &case(Measure::Latency)), Ok(Figure::Median(145.0)));
+            assert_eq!(parse(&output, &case(Measure::Rate)), Ok(Figure::BytesPerSecond(6_361_271.0 * 64.0)));
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error() {
+        for wrong in [
+            String::new(),
+            OUTPUT.replace("0.145", "x"),
+            OUTPUT.replace(" 6361271     6361271", " 6361271"),
+            OUTPUT.replace("Final:", "End:"),
+        ] {
+            assert!(parse(&wrong, &case(Measure::Latency)).is_err(), "{wrong}");
+        }
+    }
+}
