@@ -82,10 +82,8 @@ fn a_yardstick_that_is_not_understood_ends_no_bench() {
         ("echo Final: fast".to_owned(), false),
         ("echo no >&2; exit 3".to_owned(), false),
     ] {
-        let script = format!("#!/bin/sh\n{says}\n");
-        fs::write(&program, script).expect("written");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
-        let arguments = ["--transport", "shm", "--size", "64", "--iterations", "20", "--repeat", "2", "--depth", "4"];
+        write_yardstick(&program, &says);
+        let arguments = ["--transport", "shm", "--size", "64", "--iterations", "20", "--repeat", "1", "--depth", "4"];
         let output = run(&[
             &["bench", "message", "--format", "json", "--compare=ucx_perftest", "--ucx", text(&program)],
             &arguments[..],
@@ -104,7 +102,7 @@ fn a_yardstick_that_is_not_understood_ends_no_bench() {
             assert_eq!(found, expected, "{says}: {entry:?}");
             assert_eq!(
                 (yardstick.rounds, yardstick.ratio.is_some()),
-                if is_good { (2, true) } else { (0, false) },
+                if is_good { (1, true) } else { (0, false) },
                 "{entry:?}"
             );
             let error = yardstick.error.as_deref();
@@ -121,22 +119,24 @@ fn a_yardstick_that_is_not_understood_ends_no_bench() {
 fn a_yardstick_ends_with_the_bench() {
     let folder = Folder::new("endless");
     let (program, ids) = (folder.0.join("ucx_perftest"), folder.0.join("ids"));
-    fs::write(&program, format!("#!/bin/sh\necho $$ >>{}\nexec sleep 1000\n", ids.display())).expect("written");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
     for signal in [Signal::TERM, Signal::KILL] {
         let _ = fs::remove_file(&ids);
+        write_yardstick(&program, &format!("echo $$ >{}; exec sleep 1000", ids.display()));
         let arguments =
             ["message", "--transport", "shm", "--size", "64", "--iterations", "20", "--compare=ucx_perftest", "--ucx"];
         let mut bench = Bencher::start(&[&arguments[..], &[text(&program)]].concat());
         let begun = Instant::now();
-        // Both ends.
-        while fs::read_to_string(&ids).unwrap_or_default().lines().count() < 2 {
+        while !fs::read_to_string(&ids).unwrap_or_default().ends_with('\n') {
             assert!(begun.elapsed() < LIMIT, "they do not start");
             std::thread::sleep(Duration::from_millis(5));
         }
+        // All that it has started: our peer, and both ends of the yardstick.
+        let id = bench.0.id();
+        let children = read(Path::new(&format!("/proc/{id}/task/{id}/children")));
+        assert_eq!(children.split_whitespace().count(), 3, "{children}");
         bench.signal(signal);
         bench.wait();
-        for id in read(&ids).lines() {
+        for id in children.split_whitespace() {
             let id = Pid::from_raw(id.parse().expect("an id")).expect("a process");
             while is_running(id) {
                 assert!(begun.elapsed() < LIMIT, "{signal:?}: it is still there");
@@ -144,6 +144,17 @@ fn a_yardstick_ends_with_the_bench() {
             }
         }
     }
+}
+
+/// A program that is called as `ucx_perftest`. Its server listens, and does nothing else; the client does what `script` says.
+fn write_yardstick(path: &Path, script: &str) {
+    let listening = env!("CARGO_BIN_EXE_zcmi");
+    let text = format!(
+        "#!/bin/sh\nwhile [ $# -gt 0 ]; do [ \"$1\" != -p ] || port=$2; last=$1; shift; done\n\
+         [ \"$last\" = 127.0.0.1 ] || exec {listening} serve tcp://127.0.0.1:$port\n{script}\n"
+    );
+    fs::write(path, text).expect("written");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
 }
 
 fn measured(transport: &str, arguments: &[&str]) -> Bench {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Figure, Place, Plan, line, number};
+use super::{Figure, Place, Plan, Ready, line, number};
 use crate::bench::test::{Case, Measure, Test};
 
 pub(super) fn plan(path: &Path, case: &Case, place: &Place, operations: u64) -> Option<Plan> {
@@ -22,7 +22,7 @@ pub(super) fn plan(path: &Path, case: &Case, place: &Place, operations: u64) -> 
         arguments: ["-p", provider, "-e", endpoint, "-S", &size, "-I", &iterations].map(str::to_owned).to_vec(),
         variables: Vec::new(),
         port: ("-B", "-P"),
-        ready: None,
+        ready: Ready::Listens,
         address: place.address.clone(),
         parse,
     })

@@ -49,10 +49,18 @@ pub(crate) struct Plan {
     variables: Vec<(&'static str, String)>,
     /// How the option for the server's port is called, at the server and at the client.
     port: (&'static str, &'static str),
-    /// The server says this when it is ready; without it, it is tried.
-    ready: Option<&'static str>,
+    ready: Ready,
     address: String,
     parse: fn(&str, &Case) -> std::result::Result<Figure, String>,
+}
+
+/// How a server is seen to be ready.
+#[derive(Clone, Copy, Debug)]
+enum Ready {
+    /// At its TCP port.
+    Listens,
+    /// This word, on standard output.
+    Says(&'static str),
 }
 
 /// What it measured.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Figure, Place, Plan, line, number};
+use super::{Figure, Place, Plan, Ready, line, number};
 use crate::bench::test::{Case, Measure, Test};
 
 const NANOSECONDS: f64 = 1000.0;
@@ -41,7 +41,7 @@ pub(super) fn plan(path: &Path, case: &Case, place: &Place, operations: u64) -> 
         arguments,
         variables: Vec::new(),
         port: ("-p", "-p"),
-        ready: Some("aiting"),
+        ready: Ready::Says("aiting"),
         address: place.address.clone(),
         parse,
     })

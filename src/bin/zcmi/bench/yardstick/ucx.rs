@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Figure, Place, Plan, line, number};
+use super::{Figure, Place, Plan, Ready, line, number};
 use crate::bench::test::{Case, Measure, Test};
 
 pub(super) fn plan(path: &Path, case: &Case, place: &Place, operations: u64) -> Option<Plan> {
@@ -35,7 +35,7 @@ pub(super) fn plan(path: &Path, case: &Case, place: &Place, operations: u64) -> 
         arguments,
         variables,
         port: ("-p", "-p"),
-        ready: None,
+        ready: Ready::Listens,
         address: place.address.clone(),
         parse,
     })
