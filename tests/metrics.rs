@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use common::{Transport, listen, on_device, on_rdma, pair, worker, worker_with};
+use common::{
+    Peer, Transport, device_address, listen, on_device, on_rdma, pair, play, role, say, shares_pages, worker,
+    worker_with,
+};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use zcmi::{Access, Answer, Buffer, Config, Connector, ErrorKind, Exposed, RemoteBuffer, Worker};
 
@@ -239,6 +242,52 @@ fn the_service_thread_publishes_by_itself_and_each_connection_if_it_is_told_to()
             tokio::time::sleep(interval).await;
         }
         assert!(seen().keys().any(|series| series.contains(&id) && series.contains("peer=\"")));
+    });
+}
+
+#[test]
+fn a_buffer_that_is_handed_over_is_a_message_and_counted_where_pages_are_shared() {
+    on_device(|address| async move {
+        let before = published();
+        let (client, server) = pair(&worker(), &address).await;
+        let buffer = client.allocate(8192).expect("memory");
+        let handed = async { client.hand_over(buffer).await.expect("hands over") };
+        let ((), received) = tokio::join!(handed, async { server.recv().await.expect("receives") });
+        assert_eq!(received.len(), 8192);
+        let after = published();
+        let hand_overs = growth(&before, &after, "zcmi_hand_overs_total", &[]);
+        assert_eq!(hand_overs, f64::from(u8::from(shares_pages())));
+        for direction in ["sent", "received"] {
+            assert_eq!(growth(&before, &after, &format!("zcmi_messages_{direction}_total"), &[]), 1.0, "{direction}");
+            assert_eq!(growth(&before, &after, &format!("zcmi_bytes_{direction}_total"), &[]), 8192.0, "{direction}");
+        }
+    });
+}
+
+/// The other process: accepts one connection, and waits until it ends.
+#[test]
+fn peer() {
+    let Some(_) = role() else { return };
+    play(async {
+        let listener = listen(&worker(), &device_address().expect("the test has found it")).await;
+        say(listener.uri());
+        let connection = listener.accept().await.expect("accepts");
+        assert!(connection.recv().await.is_err(), "nobody sends");
+    });
+}
+
+#[test]
+fn a_peer_that_falls_silent_is_counted() {
+    on_device(|_| async {
+        let before = published();
+        let peer = Peer::start("silent");
+        let config = Config { peer_timeout: Duration::from_secs(2), ..Config::default() };
+        let connection = Connector::new(&worker_with(config)).connect(&peer.hear()).await.expect("connects");
+        peer.signal(rustix::process::Signal::STOP);
+        assert_eq!(connection.recv().await.expect_err("silence").kind(), ErrorKind::Unresponsive);
+        let after = until_grown(&before, "zcmi_connections_ended_total", &["cause=\"Unresponsive\""], 1.0).await;
+        assert_eq!(growth(&before, &after, "zcmi_heartbeat_timeouts_total", &[]), 1.0);
+        peer.kill();
     });
 }
 
