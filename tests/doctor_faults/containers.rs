@@ -34,6 +34,11 @@ fn libraries_that_are_not_installed() {
     if own_device().is_none() {
         return;
     }
+    // A file that is no library.
+    let setup = "file=$(readlink -f /usr/lib/*/libibverbs.so.1); mount --bind /dev/null $file";
+    let place = Place { starts: &["unshare", "--mount"], setup };
+    let fix = place.finds("rdma-core", "libibverbs is installed, and cannot be loaded");
+    assert!(fix.starts_with("apt-get install --reinstall libibverbs1 "), "{fix}");
     // A folder that is empty in place of the drivers'.
     let setup = "for folder in /usr/lib/*/libibverbs /usr/lib64/libibverbs; do [ ! -d $folder ] || mount -t tmpfs tmpfs $folder; done";
     let place = Place { starts: &["unshare", "--mount"], setup };

@@ -25,6 +25,7 @@ impl Fixture {
             open_files: Limit { soft: Some(1024), hard: Some(4096) },
             open: |_| Ok(()),
             active_mtu: |_, _| Some(1024),
+            loads: || None,
             firewall: || Ok("table inet filter {\n}\n".to_owned()),
             sealed_memory: || Ok(()),
             unix_socket: || Ok(()),

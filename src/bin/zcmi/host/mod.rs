@@ -24,6 +24,9 @@ pub(crate) struct Host {
     pub(crate) open: fn(&Path) -> io::Result<()>,
     /// The active MTU of a device's port, in bytes; `None` if it cannot be asked.
     pub(crate) active_mtu: fn(&str, u8) -> Option<u32>,
+    /// Whether the dynamic linker has loaded libibverbs; `None` if it was not asked to. Meant for where there is a device: without RDMA in the
+    /// kernel the library answers as if it were missing.
+    pub(crate) loads: fn() -> Option<bool>,
     /// The rules of the firewall, or why they are not known.
     pub(crate) firewall: fn() -> Result<String, String>,
     /// Makes sealed memory as shared memory needs it.
@@ -67,6 +70,7 @@ impl Host {
             open_files: Limit::of(rustix::process::Resource::Nofile),
             open: probes::open,
             active_mtu: probes::active_mtu,
+            loads: probes::loads,
             firewall: probes::firewall,
             sealed_memory: probes::sealed_memory,
             unix_socket: probes::unix_socket,

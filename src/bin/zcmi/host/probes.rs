@@ -29,6 +29,16 @@ pub(super) fn active_mtu(_: &str, _: u8) -> Option<u32> {
     None
 }
 
+#[cfg(feature = "verbs")]
+pub(super) fn loads() -> Option<bool> {
+    Some(!zcmi::verbs::Device::list().is_err_and(|error| error.is_not_installed()))
+}
+
+#[cfg(not(feature = "verbs"))]
+pub(super) fn loads() -> Option<bool> {
+    None
+}
+
 /// What the first of these says that is there and may.
 pub(super) fn firewall() -> Result<String, String> {
     let commands: [&[&str]; 3] = [&["nft", "list", "ruleset"], &["iptables-save"], &["iptables-legacy-save"]];

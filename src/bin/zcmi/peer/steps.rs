@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Instant;
 
 use tokio::net::TcpStream;
-use zcmi::{Buffer, Config, Connection, Connector, RemoteBuffer, Worker};
+use zcmi::{Buffer, Config, Connection, Connector, ErrorKind, RemoteBuffer, Worker};
 
 use super::address::Peer;
 use super::{Failure, Report};
@@ -86,7 +86,11 @@ async fn reach(addresses: Vec<SocketAddr>) -> Outcome<()> {
 
 async fn connect(peer: &Peer) -> Outcome<Connection> {
     let worker = Worker::new(Config::from_env()?)?;
-    let connection = Connector::new(&worker).connect_with(&peer.uri(), HELLO).await?;
+    let connection = Connector::new(&worker).connect_with(&peer.uri(), HELLO).await.map_err(|error| {
+        let is_lost = matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Unreachable) && error.gid().is_some();
+        let failure = Failure::from(error);
+        if is_lost { Failure { hint: Some(LOST.to_owned()), ..failure } } else { failure }
+    })?;
     let (transport, device) = (connection.transport(), connection.device());
     let detail = if transport == device { transport.to_owned() } else { format!("{transport} through {device}") };
     Ok((connection, Some(detail)))
@@ -135,6 +139,10 @@ async fn close(connection: &Connection) -> Outcome<()> {
     connection.close().await?;
     Ok(((), None))
 }
+
+/// What helps when RoCE's packets find no way, though the address is resolved.
+const LOST: &str = "let UDP port 4791 through on both hosts (their `zcmi doctor` looks, `nft list ruleset` shows) and in between, both ways; if the peer is \
+                    started and `tcp://` works, that is what is wrong; `ping -M do -s 4172 HOST` tells whether large packets pass";
 
 const SAME_VERSION: &str = "run the same version of zcmi at both ends";
 

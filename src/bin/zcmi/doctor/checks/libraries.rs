@@ -39,12 +39,14 @@ pub(super) fn check(host: &Host) -> Vec<Finding> {
     let libraries = Libraries::of(host);
     let devices = host.devices();
     let mut missing = Vec::new();
+    // Another folder may be searched, and what is in this one may be of no use.
+    let loads = (host.loads)().filter(|_| !devices.is_empty());
     let mut lacks = |what: &str, package: &str| {
         let level = if devices.is_empty() { Level::Notice } else { Level::Problem };
         let finding = Finding::problem(CHECK, format!("{what} is not installed"), "rdma:// needs it");
         missing.push(Finding { level, ..finding.fix(format!("apt-get install {package}")) });
     };
-    if libraries.ibverbs.is_none() {
+    if libraries.ibverbs.is_none() && loads != Some(true) {
         lacks("libibverbs", "ibverbs-providers librdmacm1");
     }
     if libraries.rdmacm.is_none() {
@@ -53,6 +55,10 @@ pub(super) fn check(host: &Host) -> Vec<Finding> {
     let is_soft = |device: &String| device.starts_with("rxe");
     if libraries.ibverbs.is_some() && devices.iter().any(is_soft) && !libraries.has_driver("rxe") {
         lacks("the driver's library for rxe", "ibverbs-providers");
+    }
+    if libraries.ibverbs.is_some() && loads == Some(false) {
+        let finding = Finding::problem(CHECK, "libibverbs is installed, and cannot be loaded", "rdma:// needs it");
+        missing.push(finding.fix("apt-get install --reinstall libibverbs1 ibverbs-providers; ldconfig"));
     }
     if !missing.is_empty() {
         return missing;
@@ -98,6 +104,19 @@ mod tests {
         host.remove(&format!("{FOLDER}/libibverbs.so.1.14.50.0"));
         assert_eq!(mended_by(&check(&host)), "apt-get install ibverbs-providers librdmacm1");
         assert!(check(&Fixture::without_device()).iter().all(|finding| finding.level == Level::Notice));
+    }
+
+    #[test]
+    fn what_the_linker_says_counts_more_than_folders() {
+        let mut host = Fixture::with_device();
+        host.loads = || Some(false);
+        assert!(mended_by(&check(&host)).starts_with("apt-get install --reinstall "));
+        host.loads = || Some(true);
+        host.remove(&format!("{FOLDER}/libibverbs.so.1"));
+        assert!(
+            only(&check(&host), Level::Unknown).what.contains("version"),
+            "it is in a folder that only the linker knows"
+        );
     }
 
     #[test]
