@@ -12,7 +12,7 @@ pub enum ErrorKind {
     AddressInvalid,
     /// The address is in use.
     AddressInUse,
-    /// The peer's handler answered an error: [`Error::application`] has it.
+    /// The peer's handler answered an error: [`Error::application`](crate::Error::application) has it.
     Application,
     /// This side has closed the connection.
     Closed,

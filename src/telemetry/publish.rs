@@ -12,7 +12,7 @@ use crate::Pool;
 use crate::connection::{Now, gather};
 
 /// Publishes all metrics of this process to the recorder of the `metrics` facade, once: of every worker, device, cache and pool, as the
-/// [table](self) has them. Needs the feature `metrics`. [`Config::metrics_interval`](crate::Config::metrics_interval) has the service thread
+/// [table](crate::telemetry) has them. Needs the feature `metrics`. [`Config::metrics_interval`](crate::Config::metrics_interval) has the service thread
 /// do it again and again instead; a program that serves `/metrics` can call it before it answers.
 ///
 /// Install the recorder before: times that went to none are lost (counts are not).
