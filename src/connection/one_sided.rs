@@ -131,7 +131,8 @@ impl Connection {
     /// given it up meanwhile. Memory that is registered already is left as it is: that costs what a use of it does.
     ///
     /// # Errors
-    /// [`Registration`](crate::ErrorKind::Registration) if the device refuses the memory.
+    /// [`MemoryLimit`](crate::ErrorKind::MemoryLimit) and [`ResourceExhausted`](crate::ErrorKind::ResourceExhausted) if there is no room for it, and whatever else
+    /// the device answers.
     pub fn register(&self, memory: &crate::SharedMemory) -> Result<()> {
         let engine = &self.0.engine;
         engine.cache.get(memory, 0..memory.len(), &*engine.domain, RegionAccess::LocalRead).map(drop)
