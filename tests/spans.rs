@@ -5,6 +5,7 @@ mod common;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::sync::{LazyLock, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use common::{Peer, aside, device_address, listen, on_device, play, role, say, told, worker};
@@ -182,5 +183,30 @@ fn small_messages_have_no_spans_and_a_refused_connection_tells_why() {
         let failed = all.iter().find(|fields| fields.get("address") == Some(&nowhere)).expect("its span");
         assert_eq!(failed["outcome"], error.to_string(), "{failed:?}");
         assert!(!failed.contains_key("connection"), "{failed:?}");
+    });
+}
+
+#[test]
+fn a_grant_that_is_dropped_while_it_is_made_is_taken_back_once() {
+    on_device(|address| async move {
+        collect();
+        let worker = worker();
+        let (client, server) = common::pair(&worker, &address).await;
+        let exposed = Buffer::allocate(4096).expect("memory").expose();
+        {
+            let mut grant = std::pin::pin!(exposed.grant(&client, 0..4096, Access::READ_WRITE));
+            let _ = std::future::poll_fn(|context| Poll::Ready(grant.as_mut().poll(context).map(drop))).await;
+        }
+        exposed.into_inner().await.expect("nobody reaches it");
+        let id = client.id().to_string();
+        let begun = Instant::now();
+        let of_owner = || ended("revoke", &id).into_iter().filter(|fields| fields["role"] == "owner");
+        while of_owner().count() == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "no span");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let all: Vec<_> = of_owner().collect();
+        assert!(matches!(&all[..], [fields] if fields["outcome"] == "agreed"), "{all:?}");
+        drop((client, server));
     });
 }

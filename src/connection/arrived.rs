@@ -1,5 +1,6 @@
 //! What comes out of a frame.
 
+use super::later_span::Told;
 use crate::Buffer;
 use crate::protocol::GrantId;
 
@@ -14,6 +15,8 @@ pub(super) struct Arrived {
     pub(super) channels: Vec<usize>,
     /// Whether the peer asks for grants.
     pub(super) is_asked: bool,
+    /// What a subscriber is told when the lock is free.
+    pub(super) told: Vec<Told>,
     /// What the peer has given back of our pages, or what nobody receives: to be dropped when the lock is free.
     pub(super) unwanted: Vec<Buffer>,
 }

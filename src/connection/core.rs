@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::arrived::Arrived;
 use super::conversation::Conversation;
 use super::fetches::is_fetch;
+use super::later_span::Told;
 use super::link::{Finish, Link};
 use super::link_grants::{Answer, GrantToken, parse_request};
 use super::operations::{Completed, Operations};
@@ -113,6 +114,8 @@ pub(super) struct ToDeregister {
 pub(super) enum Garbage {
     Answer(#[expect(dead_code, reason = "dropping it is what counts")] Answer),
     Detached(#[expect(dead_code, reason = "dropping it is what counts")] Box<dyn Send>),
+    /// What a subscriber is told.
+    Told(#[expect(dead_code, reason = "dropping it is what counts")] Told),
     Memory(#[expect(dead_code, reason = "dropping it is what counts")] Held),
 }
 
@@ -399,6 +402,7 @@ impl<Q: Queue> Core<Q> {
             self.grant_taken(key, id, declined);
         }
         self.garbage.extend(arrived.unwanted.drain(..).map(|buffer| Garbage::Memory(Held::Buffer(buffer))));
+        self.garbage.extend(arrived.told.drain(..).map(Garbage::Told));
         if !arrived.agreed.is_empty() {
             self.grants_agreed(key, &arrived.agreed);
             arrived.agreed.clear();

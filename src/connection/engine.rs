@@ -347,13 +347,13 @@ impl<T: Transport> Engine<T> {
 
     /// The channel is gone, and the windows with it: all grants end.
     fn end_grants(self: &Arc<Self>, key: LinkKey) {
-        let (grants, detached) = self.with(|core| {
+        let (grants, detached, questions) = self.with(|core| {
             let Some(link) = core.link(key) else { return Default::default() };
             let grants = link.grants.drain();
             let is_lost =
                 |grant: &&OwnedGrant| !grant.is_offer && !matches!(grant.phase, Phase::Deregistering | Phase::Over);
             link.tally.add(Count::GrantsLost, grants.iter().filter(is_lost).count() as u64);
-            (grants, std::mem::take(&mut link.detached))
+            (grants, std::mem::take(&mut link.detached), link.grants.forget_questions())
         });
         for mut grant in grants {
             if grant.phase == Phase::Deregistering {
@@ -371,14 +371,18 @@ impl<T: Transport> Engine<T> {
             woken.into_iter().for_each(Waker::wake);
         }
         drop(detached);
+        drop(questions);
         self.with(|core| core.wake_senders(key));
     }
 
-    fn tell_ending(&self, key: LinkKey) {
+    fn tell_ending(self: &Arc<Self>, key: LinkKey) {
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
-        let known = self.lock().link(key).and_then(|link| Some((link.identity.clone()?, Arc::clone(&link.ending))));
+        let known = self.with(|core| {
+            let link = core.link(key)?;
+            Some((link.identity.clone()?, Arc::clone(&link.ending)))
+        });
         if let Some((identity, ending)) = known
             && let Some(error) = ending.get()
         {
@@ -392,7 +396,7 @@ impl<T: Transport> Engine<T> {
         // Not before the failure is handled here: a refused access breaks the peer's end, which may not notice by itself.
         if let Some(hang_up) = self.with(|core| core.link(key).and_then(|link| link.hang_up.take())) {
             // It was a connection.
-            let kind = self.lock().link(key).and_then(|link| link.ending.get().map(Error::kind));
+            let kind = self.with(|core| core.link(key)?.ending.get().map(Error::kind));
             kind.into_iter().for_each(|kind| self.meters.ended(kind));
             hang_up();
             failpoint::reach("close.hung_up");

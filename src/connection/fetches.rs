@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::spans::Trace;
+use super::later_span::LaterSpan;
 use crate::protocol::GrantId;
 
 /// Tokens of fetches have these upper bits.
@@ -11,7 +11,7 @@ const FETCH: u64 = 0x4000_0001 << 32;
 /// The fetches of one connection, and how many reads and atomics may be outstanding on it.
 #[derive(Debug, Default)]
 pub(super) struct Fetches {
-    table: Vec<Option<(Fetch, Trace)>>,
+    table: Vec<Option<(Fetch, LaterSpan)>>,
     /// Reads and atomics that are posted, fetches and those of the application.
     pub(super) outstanding: usize,
     pub(super) limit: usize,
@@ -49,24 +49,31 @@ impl Fetches {
         self.table.len()
     }
 
-    /// Notes a fetch, which `trace` tells of; answers the token of its request.
-    pub(super) fn begin(&mut self, fetch: Fetch, trace: Trace) -> u64 {
+    /// Notes a fetch; answers the token of its request.
+    pub(super) fn begin(&mut self, fetch: Fetch) -> u64 {
         self.outstanding += 1;
         self.bytes += fetch.bytes;
         let index = self.table.iter().position(Option::is_none).unwrap_or_else(|| {
             self.table.push(None);
             self.table.len() - 1
         });
-        self.table[index] = Some((fetch, trace));
+        self.table[index] = Some((fetch, LaterSpan::default()));
         FETCH | index as u64
     }
 
+    /// The fetch of `token` is posted, and `span` tells of it.
+    pub(super) fn posted(&mut self, token: u64, span: LaterSpan) {
+        if let Some(Some(entry)) = self.table.get_mut(token as u32 as usize) {
+            entry.1 = span;
+        }
+    }
+
     /// The fetch of `token` has ended, or was not posted.
-    pub(super) fn end(&mut self, token: u64) -> Option<(Fetch, Trace)> {
-        let (fetch, trace) = self.table.get_mut(token as u32 as usize)?.take()?;
+    pub(super) fn end(&mut self, token: u64) -> Option<(Fetch, LaterSpan)> {
+        let (fetch, span) = self.table.get_mut(token as u32 as usize)?.take()?;
         self.outstanding -= 1;
         self.bytes -= fetch.bytes;
-        Some((fetch, trace))
+        Some((fetch, span))
     }
 }
 
@@ -85,9 +92,9 @@ mod tests {
     fn fetches_end_once_and_their_tokens_are_told_apart() {
         let (mut fetches, at) = (Fetches { limit: 2, ..Default::default() }, Instant::now());
         let grant = GrantId { scope: Scope::Connection, slot: 1, generation: 2 };
-        let first = fetches.begin(Fetch { channel: 0, serial: 7, grant, bytes: 1, at }, Trace::none());
+        let first = fetches.begin(Fetch { channel: 0, serial: 7, grant, bytes: 1, at });
         assert!(fetches.has_room());
-        let second = fetches.begin(Fetch { channel: 3, serial: 8, grant, bytes: 2, at }, Trace::none());
+        let second = fetches.begin(Fetch { channel: 3, serial: 8, grant, bytes: 2, at });
         assert!(!fetches.has_room());
         assert!(is_fetch(first) && is_fetch(second) && first != second);
         assert!(GrantToken::parse(first).is_none() && parse_request(first).is_none());

@@ -5,12 +5,12 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::core::{Core, EndedGrant, Garbage, LinkKey, ToDeregister, find};
+use super::later_span::{self, LaterSpan, Told, What};
 use super::link::Link;
 use super::link_grants::{Answer, GrantToken, OwnedGrant, Phase};
-use super::spans::{self, Trace};
 use crate::memory::{GrantState, Registration};
 use crate::protocol::{GrantId, Scope};
-use crate::telemetry::{Count, GrantName};
+use crate::telemetry::Count;
 use crate::transport::{ChannelKey, NotBound, Opening, Queue};
 use crate::{Access, Error, ErrorKind, Result, failpoint};
 
@@ -49,7 +49,7 @@ impl<Q: Queue> Core<Q> {
             id,
             opened_at,
             length: new.length,
-            trace: Trace::none(),
+            trace: None,
             state: Arc::clone(&state),
             region: Some(Arc::clone(&new.region)),
             window: None,
@@ -103,9 +103,16 @@ impl<Q: Queue> Core<Q> {
         let now = self.clock.now();
         let Some(link) = self.link(key) else { return };
         let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
-        if matches!(grant.phase, Phase::Binding { unwanted: None } | Phase::Live) {
-            grant.trace = spans::revoke(link.identity.as_ref(), GrantName::of(id), grant.length);
+        // Only once, though its key was still being made. A long message that was taken is not taken back.
+        let is_first = grant.trace.is_none() && !grant.is_agreed;
+        if is_first && matches!(grant.phase, Phase::Binding { unwanted: None } | Phase::Live) {
+            let what = What::Revocation { grant: id, length: grant.length };
+            let (span, told) = LaterSpan::begin(link.identity.as_ref(), what);
+            grant.trace = Some(span);
+            self.garbage.extend(told.map(Garbage::Told));
         }
+        let Some(link) = find(&mut self.links, key) else { return };
+        let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
         if let Some(patience) = patience {
             grant.patience = patience.min(MOST_PATIENCE);
         }
@@ -245,15 +252,16 @@ impl<Q: Queue> Core<Q> {
         failpoint::reach("grant.closed");
         let Some(link) = self.link(key) else { return };
         let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
-        let told = grant.how();
+        let how = grant.how();
         let (state, region) = (Arc::clone(&grant.state), grant.region.take());
         let is_out_of_hand = grant.is_direct && !grant.is_agreed;
-        grant.tell_end(&mut link.tally);
+        let told = grant.tell_end(&mut link.tally);
         grant.phase = Phase::Over;
         if !grant.is_asked {
             link.grants.forget(id);
         }
-        self.ended.push(EndedGrant { region, state, result: Ok(told) });
+        self.garbage.extend(told.map(Garbage::Told));
+        self.ended.push(EndedGrant { region, state, result: Ok(how) });
         self.forget_detached(key, id);
         self.wake_senders(key);
         if is_out_of_hand {
@@ -267,10 +275,11 @@ impl<Q: Queue> Core<Q> {
         let Some(link) = self.link(key) else { return };
         let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
         grant.phase = Phase::Over;
-        grant.tell_end(&mut link.tally);
+        let told = grant.tell_end(&mut link.tally);
         if !grant.is_asked {
             link.grants.forget(id);
         }
+        self.garbage.extend(told.map(Garbage::Told));
         self.forget_detached(key, id);
         self.wake_senders(key);
     }
@@ -316,7 +325,9 @@ impl<Q: Queue> Core<Q> {
         let Some(grant) = link.grants.get(id.slot, id.generation) else { return };
         match grant.phase {
             Phase::Live if grant.lease.is_some_and(|lease| lease <= now) => {
-                tracing::debug!(slot = id.slot, "the lease of a grant is over");
+                if let Some(identity) = link.identity.as_ref().filter(|_| later_span::somebody_may_listen()) {
+                    self.garbage.push(Garbage::Told(Told::LeaseOver { identity: Arc::clone(identity), grant: id }));
+                }
                 self.begin_revoke(key, id, None);
             }
             Phase::Asking { until, latest }

@@ -309,7 +309,7 @@ impl Link {
             }
             FrameKind::Revoke => {
                 self.grants.held.asked(payload)?;
-                self.grants.trace_question(payload, self.identity.as_ref());
+                arrived.told.extend(self.grants.trace_question(payload, self.identity.as_ref()));
                 arrived.is_asked = true;
             }
             FrameKind::Revoked => arrived.agreed = self.grants.agreed(payload)?,

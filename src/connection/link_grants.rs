@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::spans::{self, Identity, Trace};
+use super::later_span::{self, LaterSpan, Told, What};
+use super::spans::Identity;
 use crate::memory::{GrantState, Registration, Revocation};
 use crate::protocol::{GrantId, GrantSlots, Held, Revoking, Scope, named};
-use crate::telemetry::{Count, GrantName, Tally};
+use crate::telemetry::{Count, Tally};
 use crate::transport::WindowKey;
 
 /// Tokens of requests for windows have this bit, which those of operations have not.
@@ -15,9 +16,6 @@ const INVALIDATION: u64 = 1 << 62;
 /// Tokens of requests to revoke have this bit, and not that of grants.
 const REQUEST: u64 = 1 << 62;
 
-/// Grants that the span of a question names, at most.
-const MOST_NAMED: usize = 16;
-
 /// A grant to the peer of this connection.
 pub(super) struct OwnedGrant {
     pub(super) id: GrantId,
@@ -25,8 +23,8 @@ pub(super) struct OwnedGrant {
     pub(super) opened_at: Instant,
     /// Bytes that it opens.
     pub(super) length: u64,
-    /// Of its revocation.
-    pub(super) trace: Trace,
+    /// Of its revocation, once that has begun.
+    pub(super) trace: Option<LaterSpan>,
     pub(super) state: Arc<GrantState>,
     /// Holds the memory until no peer can reach it.
     pub(super) region: Option<Arc<dyn Registration>>,
@@ -58,12 +56,12 @@ impl OwnedGrant {
         }
     }
 
-    /// It is over.
-    pub(super) fn tell_end(&mut self, tally: &mut Tally) {
+    /// It is over; answers what a subscriber is to be told.
+    pub(super) fn tell_end(&mut self, tally: &mut Tally) -> Option<Told> {
         let (outcome, count) =
             if self.is_agreed { ("agreed", Count::GrantsAgreed) } else { ("forced", Count::GrantsForced) };
         tally.add(count, u64::from(!self.is_offer));
-        std::mem::replace(&mut self.trace, Trace::none()).end(outcome);
+        self.trace.take()?.end(outcome)
     }
 
     /// How it ends, now that its region goes; the state knows from here on if it is with consent.
@@ -152,7 +150,7 @@ pub(super) struct LinkGrants {
     pub(super) revoking: Revoking,
     pub(super) held: Held,
     /// Questions of the peer whose last answer is to come.
-    questions: Vec<(u32, Trace)>,
+    questions: Vec<(u32, LaterSpan)>,
     /// Grants of the domain that this peer was asked to let go.
     pub(super) of_domain: Vec<(GrantId, Answer)>,
     /// Those whose keys are to be made invalid when there is room for the request.
@@ -215,34 +213,35 @@ impl LinkGrants {
     /// Everything goes: the connection has ended.
     pub(super) fn drain(&mut self) -> Vec<OwnedGrant> {
         self.of_domain.clear();
-        self.questions.clear();
         self.waiting_for_room.clear();
         self.next_due = None;
         self.table.drain(..).flatten().collect()
     }
 
-    /// The peer wants grants back.
-    pub(super) fn trace_question(&mut self, payload: &[u8], identity: Option<&Arc<Identity>>) {
-        if !tracing::enabled!(tracing::Level::DEBUG) {
-            return;
-        }
-        let Ok((serial, ids)) = named(payload) else { return };
-        let names: Vec<_> = ids.iter().take(MOST_NAMED).map(|id| GrantName::of(*id).to_string()).collect();
-        let more = if ids.len() > MOST_NAMED { ", …" } else { "" };
-        let trace = spans::asked_back(identity, serial, &format!("{}{more}", names.join(", ")));
-        self.questions.push((serial, trace));
+    /// The questions whose last answer will not come: to be dropped when the lock is free.
+    pub(super) fn forget_questions(&mut self) -> Vec<(u32, LaterSpan)> {
+        std::mem::take(&mut self.questions)
     }
 
-    /// An answer is on its way.
-    pub(super) fn trace_answer(&mut self, payload: &[u8]) {
+    /// The peer wants grants back; answers what a subscriber is to be told.
+    pub(super) fn trace_question(&mut self, payload: &[u8], identity: Option<&Arc<Identity>>) -> Option<Told> {
+        if !later_span::somebody_may_listen() {
+            return None;
+        }
+        let (serial, grants) = named(payload).ok()?;
+        let (span, told) = LaterSpan::begin(identity, What::Question { serial, grants });
+        self.questions.push((serial, span));
+        told
+    }
+
+    /// An answer is on its way; answers what a subscriber is to be told.
+    pub(super) fn trace_answer(&mut self, payload: &[u8]) -> Option<Told> {
         if self.questions.is_empty() {
-            return;
+            return None;
         }
-        if let Ok((serial, ids)) = named(payload)
-            && let Some(index) = self.questions.iter().position(|(asked, _)| ids.is_empty() && *asked == serial)
-        {
-            self.questions.swap_remove(index).1.end("agreed");
-        }
+        let (serial, ids) = named(payload).ok()?;
+        let index = self.questions.iter().position(|(asked, _)| ids.is_empty() && *asked == serial)?;
+        self.questions.swap_remove(index).1.end("agreed")
     }
 
     /// Notes that something is due at `when`.

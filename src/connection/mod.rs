@@ -26,6 +26,7 @@ mod grants;
 mod halves;
 mod hand_over;
 mod idle;
+mod later_span;
 mod link;
 mod link_grants;
 mod listener;

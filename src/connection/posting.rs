@@ -337,7 +337,8 @@ impl<Q: Queue> Core<Q> {
                 },
                 _ => {
                     let answer = link.grants.held.answer();
-                    answer.iter().for_each(|answer| link.grants.trace_answer(answer));
+                    let told = answer.as_ref().and_then(|answer| link.grants.trace_answer(answer));
+                    self.garbage.extend(told.map(Garbage::Told));
                     (answer, FRAME)
                 }
             };

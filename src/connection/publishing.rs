@@ -38,20 +38,21 @@ pub(crate) fn gather() -> Vec<(Arc<Meters>, Now)> {
 }
 
 impl<T: Transport> Engine<T> {
-    fn tell(&self, now: &mut Now) {
+    fn tell(self: &Arc<Self>, now: &mut Now) {
         now.caches.insert(Arc::as_ptr(&self.cache).addr(), self.cache.statistics());
-        let mut core = self.lock();
-        now.operations += core.operations.count_in_flight();
-        for (_, link) in core.links.iter_mut().flatten() {
-            self.meters.take(&mut link.tally);
-            let Some(identity) = link.identity.as_ref().filter(|_| link.ending.get().is_none()) else { continue };
-            now.connections += 1;
-            now.frames += link.outstanding;
-            now.grants += link.grants.table().filter(|grant| !grant.is_offer).count();
-            now.messages += link.conversations.iter().map(|conversation| conversation.messages()).sum::<usize>();
-            if self.config.metrics_per_connection {
-                now.each.push((identity.connection, identity.peer.clone(), link.tally));
+        self.with(|core| {
+            now.operations += core.operations.count_in_flight();
+            for (_, link) in core.links.iter_mut().flatten() {
+                self.meters.take(&mut link.tally);
+                let Some(identity) = link.identity.as_ref().filter(|_| link.ending.get().is_none()) else { continue };
+                now.connections += 1;
+                now.frames += link.outstanding;
+                now.grants += link.grants.table().filter(|grant| !grant.is_offer).count();
+                now.messages += link.conversations.iter().map(|conversation| conversation.messages()).sum::<usize>();
+                if self.config.metrics_per_connection {
+                    now.each.push((identity.connection, identity.peer.clone(), link.tally));
+                }
             }
-        }
+        });
     }
 }

@@ -226,13 +226,14 @@ impl<T: Transport> Inner<T> {
         }
     }
 
-    fn trace_offer(&self, channel: usize, length: usize) -> Trace {
-        let id = match tracing::enabled!(tracing::Level::DEBUG) {
-            true => self.engine.lock().link(self.key).and_then(|link| Some(link.conversations.get(channel)?.id)),
-            // It is timed all the same, where times are wanted.
-            false => None,
-        };
-        spans::offer(&self.identity, id.unwrap_or(0), length)
+    fn trace_offer(self: &Arc<Self>, channel: usize, length: usize) -> Trace {
+        let trace = spans::offer(&self.identity, length);
+        if trace.is_heard()
+            && let Some(id) = self.engine.with(|core| Some(core.link(self.key)?.conversations.get(channel)?.id))
+        {
+            trace.with_channel(id);
+        }
+        trace
     }
 
     async fn not_sent<M: Exposable>(&self, error: Error, exposed: Exposed<M>) -> Failed<M> {

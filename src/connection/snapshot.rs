@@ -68,7 +68,7 @@ impl<T: Transport> Inner<T> {
         // A forked child must not wait for the lock: who had it is not there.
         if self.engine.is_ours() {
             let now = self.engine.now();
-            self.engine.lock().describe(self.key, now, &mut snapshot);
+            self.engine.with(|core| core.describe(self.key, now, &mut snapshot));
             let ending = self.ending.get().map(|error| self.refine(error.again("connection")));
             snapshot.state = state(snapshot.state, ending.as_ref());
             snapshot.ending =

@@ -7,8 +7,12 @@ use tracing::field::{Empty, display};
 use tracing::{Span, debug_span};
 
 use crate::Error;
+use crate::protocol::GrantId;
 use crate::telemetry::{ConnectionId, GrantName, Meters, Phase, Timer};
 use crate::transport::Kind;
+
+/// Grants that the span of a question names, at most.
+const MOST_NAMED: usize = 16;
 
 /// What a connection is called in its spans.
 #[derive(Debug)]
@@ -76,6 +80,16 @@ impl Trace {
         self.span.record("device", identity.device.as_str());
     }
 
+    /// Whether somebody listens to it.
+    pub(super) fn is_heard(&self) -> bool {
+        !self.span.is_disabled()
+    }
+
+    /// Which channel it is about.
+    pub(super) fn with_channel(&self, channel: u32) {
+        self.span.record("channel", channel);
+    }
+
     /// Which grant it is about, as soon as that is known.
     pub(super) fn with_grant(&self, grant: GrantName) {
         self.span.record("grant", display(grant));
@@ -119,7 +133,7 @@ pub(super) fn handshake(role: &'static str, peer: &str, transport: Kind, device:
 }
 
 /// A long message, at its sender: from its grant until the peer has taken it.
-pub(super) fn offer(identity: &Identity, channel: u32, length: usize) -> Trace {
+pub(super) fn offer(identity: &Identity, length: usize) -> Trace {
     let Identity { connection, peer, transport, device, meters } = identity;
     let span = debug_span!(
         "rendezvous",
@@ -128,7 +142,7 @@ pub(super) fn offer(identity: &Identity, channel: u32, length: usize) -> Trace {
         peer,
         transport = transport.name(),
         device,
-        channel,
+        channel = Empty,
         grant = Empty,
         length,
         outcome = Empty
@@ -137,10 +151,9 @@ pub(super) fn offer(identity: &Identity, channel: u32, length: usize) -> Trace {
 }
 
 /// A long message, at its receiver: from the read that fetches it to that one's end. Whoever drives the worker begins it, so it has no parent.
-pub(super) fn fetch(identity: Option<&Arc<Identity>>, channel: u32, grant: GrantName, length: u64) -> Trace {
-    let Some(identity) = identity else { return Trace::none() };
-    let Identity { connection, peer, transport, device, meters } = &**identity;
-    let span = debug_span!(
+pub(super) fn fetch(identity: &Identity, channel: u32, grant: GrantName, length: u64) -> Span {
+    let Identity { connection, peer, transport, device, .. } = identity;
+    debug_span!(
         parent: None,
         "rendezvous",
         role = "receiver",
@@ -152,27 +165,25 @@ pub(super) fn fetch(identity: Option<&Arc<Identity>>, channel: u32, grant: Grant
         %grant,
         length,
         outcome = Empty
-    );
-    Trace::new(span, "the connection has ended").timed(meters, Phase::Fetch)
+    )
 }
 
 /// A grant that is taken back, at its owner: from the first step until nobody can reach the memory.
-pub(super) fn revoke(identity: Option<&Arc<Identity>>, grant: GrantName, length: u64) -> Trace {
-    let Some(identity) = identity else { return Trace::none() };
-    let Identity { connection, peer, transport, device, meters } = &**identity;
+pub(super) fn revoke(identity: &Identity, grant: GrantName, length: u64) -> Span {
+    let Identity { connection, peer, transport, device, .. } = identity;
     let transport = transport.name();
-    let span = debug_span!(
+    debug_span!(
         parent: None, "revoke", role = "owner", %connection, peer, transport, device, %grant, length, outcome = Empty
-    );
-    Trace::new(span, "the connection has ended").timed(meters, Phase::Revoke)
+    )
 }
 
 /// Grants that the peer wants back, at their holder: from the question to the last answer.
-pub(super) fn asked_back(identity: Option<&Arc<Identity>>, question: u32, grants: &str) -> Trace {
-    let Some(identity) = identity else { return Trace::none() };
-    let Identity { connection, peer, transport, device, .. } = &**identity;
+pub(super) fn asked_back(identity: &Identity, question: u32, grants: &[GrantId]) -> Span {
+    let Identity { connection, peer, transport, device, .. } = identity;
     let transport = transport.name();
-    let span = debug_span!(
+    let names: Vec<_> = grants.iter().take(MOST_NAMED).map(|id| GrantName::of(*id).to_string()).collect();
+    let grants = names.join(", ") + if grants.len() > MOST_NAMED { ", …" } else { "" };
+    debug_span!(
         parent: None,
         "revoke",
         role = "holder",
@@ -183,8 +194,7 @@ pub(super) fn asked_back(identity: Option<&Arc<Identity>>, question: u32, grants
         question,
         grants,
         outcome = Empty
-    );
-    Trace::new(span, "the connection has ended")
+    )
 }
 
 /// A grant to the domain that is taken back.

@@ -5,10 +5,9 @@ use std::task::Poll;
 use super::conversation::{Fetched, Next, NextInto, Stored};
 use super::core::{Core, Garbage, LinkKey, find};
 use super::fetches::Fetch;
+use super::later_span::{LaterSpan, What};
 use super::link::CONTROL_SENDS;
-use super::spans;
 use crate::memory::{Held, Transfer};
-use crate::telemetry::GrantName;
 use crate::transport::{Operation, Queue, Request, Source};
 use crate::{Access, Error, ErrorKind, Result, failpoint};
 
@@ -146,13 +145,18 @@ impl<Q: Queue> Core<Q> {
             }
         };
         let id = link.conversations.get(channel).map_or(0, |conversation| conversation.id);
-        let trace = spans::fetch(link.identity.as_ref(), id, GrantName::of(grant), handle.len());
-        let token = link.fetches.begin(Fetch { channel, serial, grant, bytes: handle.len(), at: self.stamp }, trace);
+        let token = link.fetches.begin(Fetch { channel, serial, grant, bytes: handle.len(), at: self.stamp });
         let signaled = link.signal(true);
         let operation = Operation::Read { address, key: remote_key };
         let request = Request { token, operation, source: Source::Owned(memory), signaled, fence: false };
         match self.queue.stage(queue_channel, request) {
             Ok(()) => {
+                if let Some(link) = find(&mut self.links, key) {
+                    let what = What::Fetch { channel: id, grant, length: handle.len() };
+                    let (span, told) = LaterSpan::begin(link.identity.as_ref(), what);
+                    link.fetches.posted(token, span);
+                    self.garbage.extend(told.map(Garbage::Told));
+                }
                 if let Some(conversation) = self.conversation(key, channel) {
                     conversation.fetching(serial, is_claimed);
                 }
@@ -162,9 +166,7 @@ impl<Q: Queue> Core<Q> {
             }
             Err(refused) => {
                 if let Some(link) = self.link(key) {
-                    if let Some((_, trace)) = link.fetches.end(token) {
-                        trace.end("no room yet");
-                    }
+                    link.fetches.end(token);
                     link.grants.held.end(grant);
                 }
                 match (refused.error, refused.memory) {
@@ -182,8 +184,8 @@ impl<Q: Queue> Core<Q> {
     /// A fetch has ended.
     pub(super) fn fetch_ended(&mut self, key: LinkKey, token: u64, memory: Option<Transfer>, is_success: bool) {
         let Some(link) = find(&mut self.links, key) else { return };
-        let Some((fetch, trace)) = link.fetches.end(token) else { return };
-        trace.end(if is_success { "ok" } else { "failed" });
+        let Some((fetch, span)) = link.fetches.end(token) else { return };
+        self.garbage.extend(span.end(if is_success { "ok" } else { "failed" }).map(Garbage::Told));
         link.grants.held.end(fetch.grant);
         failpoint::reach("fetch.ended");
         let held = memory.map(Transfer::into_held);

@@ -39,7 +39,7 @@ impl Serialize for GrantName {
     }
 }
 
-/// A grant that the application has made for the peer, and that has not ended.
+/// A grant that the application has made for the peer, and that has not ended; or has, and the peer has still to say that it knows ([`Over`](GrantPhase::Over)).
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct GivenGrant {
