@@ -32,6 +32,18 @@ fn everything_is_measured_over_each_transport_without_a_device() {
 }
 
 #[test]
+fn a_case_ends_when_its_time_is_over() {
+    // Groups of messages, and looks at the clock, have lengths of their own.
+    for depth in ["1", "3", "32"] {
+        let bench = measured(
+            "shm",
+            &["message", "hand-over", "--size", "64", "--depth", depth, "--time", "20ms", "--repeat", "1"],
+        );
+        assert_eq!(bench.results.len(), 4);
+    }
+}
+
+#[test]
 fn everything_is_measured_over_rdma() {
     let Some(_host) = common::device_address().filter(|_| has_device()) else { return };
     let bench = measured("verbs", &["--size", "64,16KiB", "--depth", "4", "--iterations", "10", "--repeat", "1"]);

@@ -136,14 +136,16 @@ impl Stream<'_> {
     /// Messages that are on their way when their future has resolved.
     async fn run_windowed(&mut self, amount: Amount) -> Result<Figures> {
         let before = self.sent;
+        let mut is_over = false;
         let mut run = amount.begin();
         loop {
             while self.sent + 1 - self.answered > self.case.depth as u64 {
                 self.answer().await?;
             }
             self.one().await?;
+            is_over = is_over || !run.goes_on();
             // All of a group, so that the last is answered too.
-            if !run.goes_on() && self.sent.is_multiple_of(self.group) {
+            if is_over && self.sent.is_multiple_of(self.group) {
                 break;
             }
         }
