@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use common::{Peer, Transport, device_address, listen, on_device, pair, play, role, say, told, worker};
 use rustix::process::Signal;
 use serde_json::Value;
-use zcmi::telemetry::{ConnectionSnapshot, ConnectionState, GrantPhase, OperationKind};
+use zcmi::telemetry::{ChannelSnapshot, ConnectionSnapshot, ConnectionState, GrantPhase, OperationKind, Window};
 use zcmi::{Access, Buffer, Config, Connection, Connector, ErrorKind, RemoteBuffer, Worker};
 
 const LONG: usize = 1 << 20;
@@ -34,8 +34,13 @@ fn peer() {
 fn look(connection: &Connection) -> ConnectionSnapshot {
     let begun = Instant::now();
     let snapshot = connection.snapshot();
-    assert!(begun.elapsed() < Duration::from_millis(200), "{:?}", begun.elapsed());
+    // It would take as long as the peer is stopped, if it asked it; an emulated processor may be taken away for a while.
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     snapshot
+}
+
+fn channel_7(snapshot: &ConnectionSnapshot) -> Option<&ChannelSnapshot> {
+    snapshot.channels.iter().find(|channel| channel.channel == 7)
 }
 
 /// Looks until `is_so`.
@@ -46,7 +51,7 @@ async fn until(connection: &Connection, is_so: impl Fn(&ConnectionSnapshot) -> b
         if is_so(&snapshot) {
             return snapshot;
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "{snapshot}");
+        assert!(begun.elapsed() < Duration::from_secs(40), "{snapshot}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -56,7 +61,7 @@ fn a_stopped_peer_is_seen_by_operations_that_grow_old_and_afterwards_why_it_brok
     on_device(|_| async {
         let peer = Peer::start("stopped");
         let uri = peer.hear();
-        let config = Config { peer_timeout: Duration::from_secs(3), ..Config::default() };
+        let config = Config { peer_timeout: Duration::from_secs(10), ..Config::default() };
         let connection = Connector::new(&Worker::new(config).expect("valid")).connect(&uri).await.expect("connects");
         assert_eq!(peer.hear(), connection.id().to_string(), "both ends call it so");
         let handle = RemoteBuffer::from_bytes(&connection.recv().await.expect("receives")).expect("a handle");
@@ -81,7 +86,7 @@ fn a_stopped_peer_is_seen_by_operations_that_grow_old_and_afterwards_why_it_brok
             of_kind.map_or(Duration::ZERO, |operation| operation.age)
         };
         let aged = age(&old, OperationKind::Offer) - age(&young, OperationKind::Offer);
-        assert!(aged >= Duration::from_millis(1400) && aged < Duration::from_secs(3), "{aged:?}");
+        assert!(aged >= Duration::from_millis(1400) && aged < Duration::from_secs(8), "{aged:?}");
         assert!(old.silence >= Duration::from_millis(1200), "{old}");
         assert_eq!(old.state, ConnectionState::Open, "{old}");
         if !Transport::of_test().has_device() {
@@ -115,12 +120,16 @@ fn a_receiver_that_does_not_receive_is_seen_at_both_ends() {
             #[expect(unreachable_code, reason = "says what an error is")]
             Ok::<(), zcmi::Error>(())
         });
-        let stuck = until(&client, |snapshot| snapshot.waiting_to_send > 0 && snapshot.channels.len() > 1).await;
-        let full = stuck.channels.iter().find(|channel| channel.channel == 7).expect("it is in use");
-        assert!(full.send.used + 1064 > full.send.limit, "{stuck}");
-        let there = until(&server, |snapshot| snapshot.channels.iter().any(|channel| channel.messages > 200)).await;
-        let waits = there.channels.iter().find(|channel| channel.channel == 7).expect("it is in use");
-        assert!(waits.receive.used + 1064 > waits.receive.limit && waits.waiting_to_receive == 0, "{there}");
+        // Before that it may wait for credits, or for room.
+        let is_full = |window: Window| window.limit > 0 && window.used + 1064 > window.limit;
+        let stuck = until(&client, |snapshot| {
+            snapshot.waiting_to_send > 0 && channel_7(snapshot).is_some_and(|channel| is_full(channel.send))
+        })
+        .await;
+        let there =
+            until(&server, |snapshot| channel_7(snapshot).is_some_and(|channel| is_full(channel.receive))).await;
+        let waits = channel_7(&there).expect("it is in use");
+        assert!(waits.messages > 200 && waits.waiting_to_receive == 0, "{there}");
         assert_eq!((stuck.connection, stuck.channels_total), (there.connection, 2));
         client.abort();
         assert!(sending.await.expect("no panic").is_err());
