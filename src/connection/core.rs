@@ -324,7 +324,7 @@ impl<Q: Queue> Core<Q> {
         }
         match std::mem::replace(&mut completion.result, Ok(0)) {
             Ok(_) => self.touch(key),
-            // Who posted it has been told by itself.
+            // Who posted it has been told by itself, or knows it by its name.
             Err(Failure::Broken(error)) => self.fail(key, error.after(first.unwrap_or("connection"))),
             Err(Failure::Flushed) => self.was_flushed(key),
         }

@@ -152,9 +152,9 @@ impl Error {
     }
 
     /// The operation that failed first and ended the connection, if this error is only a consequence of it. The cause that it tells is the
-    /// first one's.
+    /// first one's. `send`, `receive`, `grant` and `revoke` never name themselves here: any of that name may have been the first.
     pub fn first_failure(&self) -> Option<&'static str> {
-        self.0.first
+        self.0.first.filter(|first| *first != self.0.operation || !TOLD_BY_THE_END.contains(first))
     }
 
     /// The error that the peer's handler answered, if it is one; see [`Client`](crate::Client).
@@ -163,6 +163,9 @@ impl Error {
         self.0.source.as_deref()?.downcast_ref()
     }
 }
+
+/// Operations that fail by the end of their connection alone: also the one whose failure has ended it.
+const TOLD_BY_THE_END: [&str; 4] = ["grant", "receive", "revoke", "send"];
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -177,7 +180,7 @@ impl fmt::Display for Error {
             (None, Some(gid)) => write!(f, " (GID {gid})")?,
             (None, None) => {}
         }
-        if let Some(first) = inner.first {
+        if let Some(first) = self.first_failure() {
             write!(f, ": ended by an earlier failure, of {first}")?;
         }
         write!(f, ": {}", inner.kind)?;

@@ -43,6 +43,18 @@ fn every_kind_says_operation_peer_device_gid_cause_and_hint_in_one_line() {
 }
 
 #[test]
+fn what_is_told_by_the_end_of_its_connection_does_not_name_itself() {
+    for name in ["grant", "receive", "revoke", "send"] {
+        let ending = Error::new(ErrorKind::ConnectionBroken, "connection").after(name);
+        let (own, other) = (ending.again(name), ending.again("read"));
+        assert_eq!((own.first_failure(), other.first_failure()), (None, Some(name)), "{own}, {other}");
+        assert!(own.to_string().starts_with(&format!("{name}: the connection")), "{own}");
+    }
+    // Each of these is told of its own failure before.
+    assert_eq!(Error::new(ErrorKind::ConnectionBroken, "read").after("read").first_failure(), Some("read"));
+}
+
+#[test]
 fn what_ended_with_the_connection_names_the_first_failure() {
     let first = full(ErrorKind::RemoteAccess);
     assert_eq!(first.first_failure(), None);
