@@ -25,7 +25,12 @@ pub(crate) fn is_loss(failure: &Failure) -> bool {
     ))
 }
 
-/// Tries `attempt` until it succeeds, or fails otherwise than by a loss, or `patience` is over.
+/// Whether to ask again helps: a listener may be too busy, and a device refuses by itself what a listener had not looked at when its process died.
+fn is_refusal(failure: &Failure) -> bool {
+    matches!(failure, Failure::Zcmi(error) if error.kind() == ErrorKind::Rejected)
+}
+
+/// Tries `attempt` until it succeeds, or fails otherwise than by a loss or a refusal, or `patience` is over.
 pub(crate) async fn patiently<T, F>(patience: Duration, mut attempt: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
@@ -34,7 +39,7 @@ where
     let [mut wait, longest] = BACK_OFF;
     loop {
         match attempt().await {
-            Err(failure) if is_loss(&failure) && Instant::now() + wait < deadline => {
+            Err(failure) if (is_loss(&failure) || is_refusal(&failure)) && Instant::now() + wait < deadline => {
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(longest);
             }

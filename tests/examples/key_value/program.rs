@@ -90,7 +90,7 @@ fn a_client_that_dies_does_not_disturb_the_others() {
         };
         let mut killed = load(&["--seconds", "60"]);
         let survivor = load(&["--seconds", "1", "--prefix", "another"]);
-        sleep(Duration::from_millis(500));
+        soon(|| is_there(&uri, "load-0000009")).expect("it is at work");
         killed.0.kill().expect("it was running");
         let survived = json(&survivor.output());
         assert_eq!((count(&survived, "lost_connections"), count(&survived, "absent")), (0, 0), "{survived}");
@@ -106,11 +106,12 @@ fn clients_connect_again_when_the_server_was_started_again() {
         let (mut server, uri) = serve(NAME, &["--bind", &place]);
         let load = start(
             NAME,
-            &["load", "--connect", &uri, "--seconds", "3", "--keys", "20", "--clients", "2", "--format", "json"],
+            &["load", "--connect", &uri, "--seconds", "15", "--keys", "20", "--clients", "2", "--format", "json"],
         );
         // All keys are there, and it goes on.
-        let is_full = || run(NAME, &["get", "--connect", &uri, "load-0000019"]).status.success().then_some(());
-        soon(is_full).expect("it puts each key");
+        for key in ["load-0000018", "load-0000019"] {
+            soon(|| is_there(&uri, key)).expect("each of both clients has put all of its keys");
+        }
         server.0.kill().expect("it was running");
         server.0.wait().expect("it was killed");
         let (_again, _) = serve(NAME, &["--bind", &uri]);
@@ -134,8 +135,7 @@ fn over_a_device_values_are_read_while_the_server_is_stopped() {
     let (server, uri) = serve(NAME, &["--bind", &places()[0]]);
     let options = ["--seconds", "8", "--keys", "20", "--clients", "1", "--reads", "100", "--format", "json"];
     let load = start(NAME, &[&["load", "--connect", &uri][..], &options].concat());
-    let is_full = || run(NAME, &["get", "--connect", &uri, "load-0000019"]).status.success().then_some(());
-    soon(is_full).expect("it puts each key");
+    soon(|| is_there(&uri, "load-0000019")).expect("it puts each key");
     let process = rustix::process::Pid::from_child(&server.0);
     // Shorter than the time after which its peers ask whether it is alive.
     rustix::process::kill_process(process, rustix::process::Signal::STOP).expect("it runs");
@@ -159,6 +159,11 @@ fn what_is_no_store_is_named() {
         let output = run(NAME, options);
         assert_eq!(output.status.code(), Some(2), "{options:?}: {output:?}");
     }
+}
+
+/// Whether the store has this key.
+fn is_there(uri: &str, key: &str) -> Option<()> {
+    run(NAME, &["get", "--connect", uri, key]).status.success().then_some(())
 }
 
 fn json(output: &Output) -> Value {
