@@ -101,3 +101,66 @@ fn a_subscriber_may_look_at_connections_and_choose_spans_by_name() {
         });
     });
 }
+
+#[cfg(feature = "metrics")]
+mod recorder {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+
+    use super::*;
+
+    static HAS_WAITED: AtomicBool = AtomicBool::new(false);
+
+    /// Looks at all connections whenever it is told anything, and once waits for another thread that publishes.
+    struct Waits;
+
+    impl Waits {
+        fn told(&self) {
+            look();
+            if !HAS_WAITED.swap(true, Ordering::Relaxed) {
+                std::thread::spawn(zcmi::telemetry::publish).join().expect("no panic");
+            }
+        }
+    }
+
+    impl Recorder for Waits {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            self.told();
+            Counter::noop()
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            self.told();
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            self.told();
+            Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn a_recorder_may_look_at_connections_and_wait_for_who_publishes() {
+        bounded(|| {
+            metrics::set_global_recorder(Waits).expect("the only one");
+            on_device(|address| async move {
+                let worker = worker();
+                let (client, server) = pair(&worker, &address).await;
+                CONNECTIONS.lock().expect("no panic").extend([client.clone(), server.clone()]);
+                client.send(b"x").await.expect("sends");
+                server.recv().await.expect("receives");
+                zcmi::telemetry::publish();
+                CONNECTIONS.lock().expect("no panic").clear();
+                assert!(HAS_WAITED.load(Ordering::Relaxed));
+            });
+        });
+    }
+}

@@ -215,7 +215,8 @@ fn what_fails_is_counted_by_its_cause() {
         assert_eq!(server.recv().await.expect_err("broken").kind(), ErrorKind::ConnectionBroken);
         let broken = ["cause=\"ConnectionBroken\""];
         let after = until_grown(&before, "zcmi_connections_ended_total", &broken, 1.0).await;
-        assert_eq!(growth(&before, &after, "zcmi_connections_ended_total", &["cause=\"Closed\""]), 1.0);
+        // Those of a test before may still have been ending.
+        assert!(growth(&before, &after, "zcmi_connections_ended_total", &["cause=\"Closed\""]) >= 1.0);
         until_grown(&before, "zcmi_grants_ended_total", &["how=\"connection_lost\""], 1.0).await;
         drop(grant);
     });
