@@ -9,6 +9,7 @@ mod page;
 mod traffic;
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -36,13 +37,23 @@ struct Arguments {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("metrics: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     // Before there is anything to be told.
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &TIMES)?
         .install_recorder()?;
-    let listener = TcpListener::bind(arguments.listen).await?;
+    let listener =
+        TcpListener::bind(arguments.listen).await.map_err(|error| format!("listen {}: {error}", arguments.listen))?;
     println!("http://{}/metrics", listener.local_addr()?);
     let end = async {
         match arguments.seconds {

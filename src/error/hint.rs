@@ -9,6 +9,9 @@ impl Error {
         if self.0.hint.is_some() {
             return self.0.hint;
         }
+        if self.0.operation == "configure" {
+            return Some("correct the setting, or its variable ZCMI_…: docs/configuration.md has what is allowed");
+        }
         let without_device = match self.0.device.as_deref() {
             Some("shm") => self.hint_in_shared_memory(),
             Some("tcp") => self.hint_over_tcp(),
@@ -76,8 +79,8 @@ impl Error {
             }
             ErrorKind::Revoked => "ask the owner for another handle",
             ErrorKind::TimedOut => {
-                "the peer is overloaded or stopped, or a firewall drops UDP port 4791; `zcmi doctor HOST` tries the way; raise the timeout if the \
-                 network is slow"
+                "the peer is overloaded or stopped, or a firewall drops UDP port 4791; `zcmi doctor HOST` tries the way; if the network is slow, raise \
+                 the timeout, of connecting `connect_timeout` (ZCMI_CONNECT_TIMEOUT)"
             }
             ErrorKind::TooLong => {
                 "send it in parts, raise Config::max_message_size at the receiver, or write through a handle"
@@ -127,7 +130,7 @@ impl Error {
             }
             ErrorKind::ResourceExhausted => "close connections, or raise the limit on open files: `ulimit -n`",
             ErrorKind::TimedOut => {
-                "the peer is overloaded or stopped, or a firewall drops the packets; raise the timeout if the network is slow"
+                "the peer is overloaded or stopped, or a firewall drops the packets; if the network is slow, raise the timeout, of connecting `connect_timeout` (ZCMI_CONNECT_TIMEOUT)"
             }
             ErrorKind::Unreachable => "check the peer's host and link, and the firewalls in between",
             _ => return None,

@@ -62,7 +62,7 @@ pub enum ErrorKind {
     TooLong,
     /// The peer's host or device does not answer.
     Unreachable,
-    /// The peer's process does not answer, its device does: it is stopped or overloaded.
+    /// The peer's process does not answer, its device or host does: it is stopped or overloaded.
     Unresponsive,
     /// Not possible on this transport or device.
     Unsupported,
@@ -104,7 +104,7 @@ impl fmt::Display for ErrorKind {
             Self::TimedOut => "timed out",
             Self::TooLong => "too long",
             Self::Unreachable => "the peer cannot be reached",
-            Self::Unresponsive => "the peer's process does not answer, its device does: it is stopped or overloaded",
+            Self::Unresponsive => "the peer's process does not answer, its host does: it is stopped or overloaded",
             Self::Unsupported => "not supported",
             Self::WouldBlock => "it would have to wait",
         })

@@ -22,7 +22,12 @@ impl fmt::Display for ConnectionState {
 impl fmt::Display for ConnectionSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { connection, state, transport, device, peer, .. } = self;
-        writeln!(f, "connection {connection} to {} by {transport} ({device}): {state}", Line(peer))?;
+        write!(f, "connection {connection} to {} by {transport}", Line(peer))?;
+        // Where there is none, it is the transport's name.
+        if device != transport {
+            write!(f, " ({device})")?;
+        }
+        writeln!(f, ": {state}")?;
         if let Some(ending) = &self.ending {
             writeln!(f, "  ended: {}", Line(&ending.error))?;
         }

@@ -93,7 +93,14 @@ impl LoadClient {
 
     /// What is known of the server's table, as it is now.
     async fn page(&mut self) -> Result<Arc<super::book::Page>> {
-        let incarnation = self.store.ready(self.shared.options.patience()).await?;
+        let patience = self.shared.options.patience();
+        // No loss that one could go on from: so long was waited.
+        let incarnation = self.store.ready(patience).await.map_err(|failure| match failure {
+            failure if is_loss(&failure) => {
+                Failure::Other(format!("no server for {} s: {failure}", patience.as_secs()))
+            }
+            failure => failure,
+        })?;
         Ok(self.shared.book.page(incarnation))
     }
 

@@ -28,11 +28,11 @@ enum Event<'a> {
 /// What a bench tells the peer process that it starts.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct OfBench {
-    /// Who says this when it connects is served, nobody else
+    /// Who says the secret of the environment when it connects is served, nobody else
     #[arg(long, hide = true)]
-    secret: Option<u64>,
+    of_bench: bool,
     /// Share pages with it
-    #[arg(long, hide = true, requires = "secret")]
+    #[arg(long, hide = true, requires = "of_bench")]
     share_pages: bool,
 }
 
@@ -65,7 +65,10 @@ async fn until_signal(
         config = bench::sharing(config)?;
     }
     let polling = bench::polling_text(config.polling);
-    let secret = of_bench.secret.map(bench::hello);
+    let secret = match of_bench.of_bench {
+        true => Some(bench::hello(std::env::var(bench::SECRET)?.parse()?)),
+        false => None,
+    };
     let listener = Listener::bind(&Worker::new(config)?, address).await?.filter(move |request| {
         let text = "this is `zcmi serve`: it answers `zcmi doctor` and `zcmi bench` of the same version only";
         let said = request.private_data();

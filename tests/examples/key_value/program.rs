@@ -106,7 +106,11 @@ fn clients_connect_again_when_the_server_was_started_again() {
         let (mut server, uri) = serve(NAME, &["--bind", &place]);
         let load = start(
             NAME,
-            &["load", "--connect", &uri, "--seconds", "15", "--keys", "20", "--clients", "2", "--format", "json"],
+            &[
+                &["load", "--connect", &uri, "--seconds", "15", "--keys", "20", "--clients", "2"][..],
+                &["--patience", "60", "--format", "json"],
+            ]
+            .concat(),
         );
         // All keys are there, and it goes on.
         for key in ["load-0000018", "load-0000019"] {
@@ -123,6 +127,22 @@ fn clients_connect_again_when_the_server_was_started_again() {
         // The table is empty then, and filled by PUTs.
         assert!(count(&result, "absent") > 0 && count(&result, "verified") > 0, "{result}");
     }
+}
+
+#[test]
+fn a_server_that_does_not_come_back_is_waited_for_as_long_as_is_said() {
+    let place = places().pop().expect("there is one everywhere");
+    let _device = device();
+    let (mut server, uri) = serve(NAME, &["--bind", &place]);
+    let options = ["--seconds", "300", "--keys", "2", "--clients", "1", "--patience", "1"];
+    let load = start(NAME, &[&["load", "--connect", &uri][..], &options].concat());
+    soon(|| is_there(&uri, "load-0000001")).expect("it is at work");
+    server.0.kill().expect("it was running");
+    server.0.wait().expect("it was killed");
+    let output = load.output();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.lines().last().is_some_and(|line| line.contains("no server for 1 s")), "{said}");
 }
 
 #[test]

@@ -14,9 +14,10 @@ pub(crate) fn address() -> Result<String, String> {
         let address: IpAddr = address.parse().map_err(|_| format!("ZCMI_HOST1 is no address: {address}"))?;
         return Ok(format!("rdma://{}", SocketAddr::new(address, 0)));
     }
-    let devices = zcmi::verbs::Device::list().map_err(|error| error.to_string())?;
+    const NONE: &str = "there is no RDMA device; `zcmi doctor --rdma` tells what is missing";
+    let devices = zcmi::verbs::Device::list().map_err(|error| format!("{NONE} ({error})"))?;
     if devices.is_empty() {
-        return Err("there is no RDMA device; `zcmi doctor --rdma` tells what is missing".to_owned());
+        return Err(NONE.to_owned());
     }
     let mut addresses: Vec<IpAddr> = Vec::new();
     for device in &devices {

@@ -35,7 +35,7 @@ use yardstick::Tools;
 
 pub(crate) use answer::{answer, refuse};
 pub(crate) use options::Options;
-pub(crate) use peer::{hello, polling_text, sharing};
+pub(crate) use peer::{SECRET, hello, polling_text, sharing};
 pub(crate) use wire::HELLO;
 
 /// What a shell reports of a program that SIGINT has ended, and SIGTERM.

@@ -51,9 +51,8 @@ impl Ends {
             Transport::Verbs => super::device::address().map_err(Failure::new)?,
         };
         let secret: u64 = rand::random();
-        let mut arguments: Vec<_> = ["serve", &address, "--once", "--format", "json", "--secret", &secret.to_string()]
-            .map(str::to_owned)
-            .to_vec();
+        let mut arguments: Vec<_> =
+            ["serve", &address, "--once", "--format", "json", "--of-bench"].map(str::to_owned).to_vec();
         let is_sharing = transport == Transport::ShmShared;
         if is_sharing {
             arguments.push("--share-pages".to_owned());
@@ -65,6 +64,8 @@ impl Ends {
         };
         let time = |time: Duration| format!("{}ms", time.as_millis());
         let settings = [
+            // Of a process' arguments everybody on the host can see, its environment only its user.
+            (SECRET, secret.to_string()),
             ("ZCMI_POLLING", polling_text(config.polling)),
             ("ZCMI_CONNECT_TIMEOUT", time(config.connect_timeout)),
             ("ZCMI_PEER_TIMEOUT", time(config.peer_timeout)),
@@ -116,6 +117,9 @@ impl Ends {
         Ok(())
     }
 }
+
+/// The variable that tells a peer process its secret.
+pub(crate) const SECRET: &str = "OF_ZCMI_BENCH";
 
 /// What the measuring end says to a peer process with this secret.
 pub(crate) fn hello(secret: u64) -> Vec<u8> {
