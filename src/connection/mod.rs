@@ -7,6 +7,7 @@ mod auto;
 mod batch;
 mod capabilities;
 mod channel;
+mod completing;
 mod connector;
 mod conversation;
 mod core;
