@@ -370,12 +370,12 @@ fn a_peer_process_that_is_killed_is_told() {
     for transport in ["shm", "tcp"] {
         let mut bench = Bencher::start(&["message", "--transport", transport, "--time", "60s"]);
         let peer = bench.peer();
-        // It is being measured.
+        // It is being measured; or, on a slow machine, connected to.
         std::thread::sleep(Duration::from_millis(500));
         kill_process(peer, Signal::KILL).expect("it is there");
         assert_eq!(bench.wait(), Some(1));
         let said = bench.complaint();
-        assert!(said.contains("the peer process has gone") && said.contains("signal 9"), "{said}");
+        assert!(said.contains("ended by signal 9"), "{said}");
     }
 }
 
