@@ -4,11 +4,14 @@
 mod common;
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Peer, aside, baseline, device_address, listen, nothing_left, on_device, pair, pattern, play, role, say};
 use common::{told, worker};
-use zcmi::{Access, Buffer, Config, Connection, Connector, ErrorKind, ExposedBuffer, Grant, RemoteBuffer};
+use zcmi::{
+    Access, Batch, Buffer, Config, Connection, Connector, ErrorKind, ExposedBuffer, Grant, Operation, RemoteBuffer,
+    Worker,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 /// Notifications that an end keeps.
@@ -70,6 +73,21 @@ fn peer() {
     });
 }
 
+/// Adds to a batch what notifies of a slot, as soon as there is room: what finds none is not posted before it is awaited, and never if
+/// it is dropped.
+async fn staged(worker: &Worker, batch: &mut Batch<'_>, handle: &RemoteBuffer, index: usize) -> Operation<Buffer> {
+    let begun = Instant::now();
+    loop {
+        let operation = batch.write_notify(filled(77, index as u64, SLOT), &slot(handle, index), index as u32);
+        if operation.is_posted() {
+            return operation;
+        }
+        assert!(begun.elapsed() < SOON, "the peer gives no credit back");
+        worker.progress();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 #[test]
 fn an_owner_that_is_stopped_is_written_and_hears_of_it_later() {
     on_device(|_| async {
@@ -101,10 +119,10 @@ fn an_owner_that_is_stopped_is_written_and_hears_of_it_later() {
         // A batch, which it waits for.
         peer.tell("3");
         let mut batch = connection.batch();
-        let first = batch.write_notify(filled(77, 40, SLOT), &slot(&handle, 40), 40);
+        let first = staged(&worker, &mut batch, &handle, 40).await;
         // Not awaited: it happens all the same.
-        drop(batch.write_notify(filled(77, 41, SLOT), &slot(&handle, 41), 41));
-        let last = batch.fence().write_notify(filled(77, 42, SLOT), &slot(&handle, 42), 42);
+        drop(staged(&worker, &mut batch, &handle, 41).await);
+        let last = staged(&worker, batch.fence(), &handle, 42).await;
         batch.post();
         soon(async { tokio::try_join!(first, last) }).await.expect("writes");
         assert_eq!(peer.hear(), "40,41,42");

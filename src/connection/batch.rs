@@ -7,7 +7,8 @@ use crate::{Destination, RemoteBuffer, RemoteValue, Source};
 
 /// Operations that reach the device in one call; made by [`Connection::batch`].
 ///
-/// What was added happens, also if its [`Operation`] is dropped. They are posted by [`post`](Self::post), when the batch is dropped, when one of them is awaited, and in between if
+/// What was added happens, also if its [`Operation`] is dropped; but for one that found no room, which [`Operation::is_posted`] tells: that is posted when it is
+/// awaited, and not at all if it is dropped before. They are posted by [`post`](Self::post), when the batch is dropped, when one of them is awaited, and in between if
 /// the queue is full or another connection of the worker posts.
 ///
 /// ```no_run
