@@ -51,7 +51,7 @@ impl Connector {
         let trace = spans::connect(address);
         let connected = self.connect_to(address, private_data).instrument(trace.span()).await;
         match &connected {
-            Ok(Connection(inner)) => trace.with(&inner.identity),
+            Ok(Connection(inner)) => trace.with(&inner.facts.identity),
             Err(error) => Meters::of_process().failed(Phase::Connect, error),
         }
         trace.end_with(&connected);

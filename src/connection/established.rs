@@ -38,17 +38,7 @@ pub(super) struct Inner<T: Transport> {
     pub(super) ending: Ending,
     // Some until dropped.
     control: Option<Arc<T::Link>>,
-    pub(super) session: u64,
-    /// What handles that the peer has granted to all of its domain are stamped with.
-    pub(super) peers_domain: u64,
-    pub(super) identity: Arc<Identity>,
-    /// Of the local port.
-    pub(super) gid: Option<Ipv6Addr>,
-    pub(super) private_data: Vec<u8>,
-    pub(super) capabilities: Capabilities,
-    pub(super) eager_limit: usize,
-    pub(super) longest: u64,
-    pub(super) shares_pages: bool,
+    pub(super) facts: Facts,
     passed_over: OnceLock<Vec<String>>,
 }
 
@@ -156,13 +146,13 @@ impl Connection {
     /// Whether both ends share pages, as [`ConfigBuilder::share_pages_with_peers`](crate::ConfigBuilder::share_pages_with_peers) has it: buffers of
     /// [`pool`](Self::pool) are handed over without a copy, and accessed directly where they are granted.
     pub fn shares_pages(&self) -> bool {
-        self.0.shares_pages
+        self.0.facts.shares_pages
     }
 
     /// Where buffers come from that this connection carries best: the pool that is shared with the peer, or, where none is, the
     /// [process' pool](Pool::global). So a program that takes its buffers here is the same over every transport.
     pub fn pool(&self) -> Pool {
-        match self.0.engine.config.shared_pages.pool().filter(|_| self.0.shares_pages) {
+        match self.0.engine.config.shared_pages.pool().filter(|_| self.0.facts.shares_pages) {
             Some(pool) => pool.clone(),
             None => Pool::with_global(Clone::clone),
         }
@@ -200,7 +190,7 @@ impl Connection {
     /// Whatever broke the connection before, and [`TimedOut`](ErrorKind::TimedOut): what was sent may then be lost. That the
     /// peer has closed first is no error: what it has not received then, it did not want.
     pub async fn close(&self) -> Result<()> {
-        let trace = spans::close(&self.0.identity, "close");
+        let trace = spans::close(&self.0.facts.identity, "close");
         let finished = self.0.finish("close").await;
         trace.end_with(&finished);
         failpoint::reach("close.delivered");
@@ -221,13 +211,13 @@ impl Connection {
 
     /// Longest message, in bytes, that can be sent.
     pub fn max_message_size(&self) -> usize {
-        usize::try_from(self.0.longest).unwrap_or(usize::MAX)
+        usize::try_from(self.0.facts.longest).unwrap_or(usize::MAX)
     }
 
     /// Longest message, in bytes, that goes at once wherever there is room for it. The receiver fetches longer ones, but for those of up to 64 KiB
     /// that find room at once in shared memory.
     pub fn max_short_message_size(&self) -> usize {
-        self.0.eager_limit
+        self.0.facts.eager_limit
     }
 
     /// Why the connection has ended, if it has.
@@ -237,13 +227,13 @@ impl Connection {
 
     /// The peer's address.
     pub fn peer(&self) -> &str {
-        &self.0.identity.peer
+        &self.0.facts.identity.peer
     }
 
     /// What the peer said when it connected, to [`Connector::connect_with`](super::Connector::connect_with), or answered, by
     /// [`Answer::AcceptWith`](super::Answer::AcceptWith); empty if it said nothing. Nothing vouches for it.
     pub fn private_data(&self) -> &[u8] {
-        &self.0.private_data
+        &self.0.facts.private_data
     }
 
     /// Adds to an error what every error of this connection says: peer, device, GID.
@@ -258,7 +248,7 @@ impl Connection {
 
     /// The GID of the local device's port, if it has one; on RoCE v2 it stands for the local address. `zcmi info` has its index.
     pub fn gid(&self) -> Option<Ipv6Addr> {
-        self.0.gid
+        self.0.facts.gid
     }
 
     /// The transport's name: `shm`, `tcp` or `verbs`.
@@ -275,6 +265,7 @@ impl Connection {
 /// What both ends know of each other when they have connected.
 pub(super) struct Facts {
     pub(super) session: u64,
+    /// What handles that the peer has granted to all of its domain are stamped with.
     pub(super) peers_domain: u64,
     pub(super) identity: Arc<Identity>,
     /// Of the local port.
@@ -323,34 +314,8 @@ impl<T: Transport> Inner<T> {
         control: Arc<T::Link>,
         facts: Facts,
     ) -> Self {
-        let Facts {
-            session,
-            peers_domain,
-            identity,
-            gid,
-            private_data,
-            capabilities,
-            eager_limit,
-            longest,
-            shares_pages,
-        } = facts;
         let control = Some(control);
-        Self {
-            engine,
-            key,
-            ending,
-            control,
-            session,
-            peers_domain,
-            identity,
-            gid,
-            private_data,
-            capabilities,
-            eager_limit,
-            longest,
-            shares_pages,
-            passed_over: OnceLock::new(),
-        }
+        Self { engine, key, ending, control, facts, passed_over: OnceLock::new() }
     }
 
     /// Remembers which ways were passed over.
@@ -400,7 +365,7 @@ impl<T: Transport> Inner<T> {
 
     /// Adds to an error with whom and through what.
     pub(super) fn refine(&self, error: Error) -> Error {
-        error.with_peer(&self.identity.peer).with_device(&self.engine.device).with_gid(self.gid)
+        error.with_peer(&self.facts.identity.peer).with_device(&self.engine.device).with_gid(self.facts.gid)
     }
 }
 
@@ -414,7 +379,8 @@ impl<T: Transport> Drop for Inner<T> {
             let engine = Arc::clone(&self.engine);
             let deadline = engine.now() + LINGER;
             // One that has ended was closed before, or could not be.
-            let trace = if self.ending.get().is_none() { spans::close(&self.identity, "drop") } else { Trace::none() };
+            let trace =
+                if self.ending.get().is_none() { spans::close(&self.facts.identity, "drop") } else { Trace::none() };
             engine.linger(self.key, control, deadline, trace);
         }
     }

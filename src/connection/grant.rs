@@ -153,7 +153,7 @@ pub(super) async fn begin<T: Transport>(
         Arc::new(OfConnection { engine: Arc::downgrade(&inner.engine), epoch: Epoch::current(), link: inner.key, id });
     let record = GrantRecord { state, control };
     exposure.add(&record);
-    let mut handle = RemoteBuffer::new(address, length, remote_key, access, inner.session, id);
+    let mut handle = RemoteBuffer::new(address, length, remote_key, access, inner.facts.session, id);
     if let Some(loan) = loan {
         exposure.memory().open_to(&loan.tether, &record.state);
         handle = handle.in_segment(loan.segment);

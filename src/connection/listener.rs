@@ -209,7 +209,7 @@ impl Listener {
                 state.handshakes.push(Box::pin(async move {
                     let accepted = made.instrument(trace.span()).await;
                     if let Ok(inner) = &accepted {
-                        trace.with(&inner.identity);
+                        trace.with(&inner.facts.identity);
                     }
                     trace.end_with(&accepted);
                     accepted

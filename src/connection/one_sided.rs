@@ -146,7 +146,7 @@ impl Connection {
 
     /// Pieces of memory that one read or write can take.
     pub fn max_segments(&self) -> usize {
-        self.0.capabilities.segments
+        self.0.facts.capabilities.segments
     }
 }
 

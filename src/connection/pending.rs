@@ -183,16 +183,17 @@ fn prepare<P: Payload>(
     remote: &RemoteBuffer,
     fence: bool,
 ) -> Result<Wanted, Failed<P>> {
-    let (length, limits) = (payload.length(), inner.capabilities);
+    let (length, limits) = (payload.length(), inner.facts.capabilities);
     let refuse = |error, payload| Err(Failed { error, buffer: Some(payload) });
     if length as u64 > limits.longest {
         let detail = format!("{length} bytes; the device carries up to {} at once", limits.longest);
         return refuse(Error::new(ErrorKind::TooLong, kind.name()).with_detail(detail), payload);
     }
-    let (address, key) = match remote.check(kind.name(), kind.access(), (inner.session, inner.peers_domain), length) {
-        Ok(checked) => checked,
-        Err(error) => return refuse(error, payload),
-    };
+    let (address, key) =
+        match remote.check(kind.name(), kind.access(), (inner.facts.session, inner.facts.peers_domain), length) {
+            Ok(checked) => checked,
+            Err(error) => return refuse(error, payload),
+        };
     let memory = Transfer::of(payload, inner.engine.place())?;
     if memory.pieces() > limits.segments {
         let detail = format!("{} pieces of memory; at most {} at once", memory.pieces(), limits.segments);

@@ -20,7 +20,7 @@ impl<T: Transport> Inner<T> {
     /// Sends the bytes of `pieces` as one message.
     pub(super) async fn send(self: &Arc<Self>, channel: usize, pieces: &[IoSlice<'_>]) -> Result<()> {
         let length = length(pieces);
-        if length <= self.eager_limit {
+        if length <= self.facts.eager_limit {
             return self.send_short(channel, pieces, length, false).await.map(drop);
         }
         if self.is_sent_now(channel, pieces, length) {
@@ -32,7 +32,7 @@ impl<T: Transport> Inner<T> {
     /// As [`send`](Self::send); answers when the peer's library has the message.
     pub(super) async fn send_acknowledged(self: &Arc<Self>, channel: usize, pieces: &[IoSlice<'_>]) -> Result<()> {
         let length = length(pieces);
-        if length > self.eager_limit {
+        if length > self.facts.eager_limit {
             // A long one is taken by the peer before this answers anyway.
             return self.send_copy(channel, pieces, length).await;
         }
@@ -61,8 +61,8 @@ impl<T: Transport> Inner<T> {
     /// Sends a short message if that can be done at once.
     pub(super) fn try_send(self: &Arc<Self>, channel: usize, pieces: &[IoSlice<'_>]) -> Result<()> {
         let length = length(pieces);
-        if length > self.eager_limit {
-            let detail = format!("{length} bytes; at most {} can be sent without waiting", self.eager_limit);
+        if length > self.facts.eager_limit {
+            let detail = format!("{length} bytes; at most {} can be sent without waiting", self.facts.eager_limit);
             return Err(self.refine(Error::new(ErrorKind::TooLong, "send").with_detail(detail)));
         }
         let sent = self.engine.with(|core| {
@@ -116,7 +116,7 @@ impl<T: Transport> Inner<T> {
 
     /// Whether a long message is sent, by a transport that copies messages.
     fn is_sent_now(self: &Arc<Self>, channel: usize, pieces: &[IoSlice<'_>], length: usize) -> bool {
-        length as u64 <= self.longest
+        length as u64 <= self.facts.longest
             && self.engine.with(|core| core.send_now(self.key, channel, pieces, length, false)).is_some()
     }
 
@@ -139,7 +139,7 @@ impl<T: Transport> Inner<T> {
         source: M,
     ) -> std::result::Result<M, Failed<M>> {
         let length = source.bytes();
-        if length > self.eager_limit {
+        if length > self.facts.eager_limit {
             if self.is_sent_now(channel, &[IoSlice::new(source.lent())], length) {
                 return Ok(source);
             }
@@ -152,10 +152,10 @@ impl<T: Transport> Inner<T> {
     }
 
     fn check_length(&self, length: usize) -> Result<()> {
-        if length as u64 <= self.longest {
+        if length as u64 <= self.facts.longest {
             return Ok(());
         }
-        let detail = format!("{length} bytes; the peer receives up to {}", self.longest);
+        let detail = format!("{length} bytes; the peer receives up to {}", self.facts.longest);
         Err(self.refine(Error::new(ErrorKind::TooLong, "send").with_detail(detail)))
     }
 
@@ -227,7 +227,7 @@ impl<T: Transport> Inner<T> {
     }
 
     fn trace_offer(self: &Arc<Self>, channel: usize, length: usize) -> Trace {
-        let trace = spans::offer(&self.identity, length);
+        let trace = spans::offer(&self.facts.identity, length);
         if trace.is_heard()
             && let Some(id) = self.engine.with(|core| Some(core.link(self.key)?.conversations.get(channel)?.id))
         {

@@ -61,7 +61,7 @@ pub(super) async fn set_up<T: Transport, S: SetUp<T>>(
     let made = introduce(engine, end, role, deadline).instrument(trace.span()).await;
     match &made {
         Ok(inner) => {
-            trace.with(&inner.identity);
+            trace.with(&inner.facts.identity);
             meters.happened(if is_listener { Event::Accepted } else { Event::Connected });
         }
         Err(error) => {

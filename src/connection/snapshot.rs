@@ -19,7 +19,7 @@ use crate::{Error, ErrorKind};
 impl Connection {
     /// What both ends call this connection, in snapshots, spans and logs.
     pub fn id(&self) -> ConnectionId {
-        ConnectionId::new(self.0.session)
+        ConnectionId::new(self.0.facts.session)
     }
 
     /// What the connection is doing just now: state, credits, windows, operations in flight with their ages, grants. It asks
@@ -40,11 +40,11 @@ impl Connection {
 impl<T: Transport> Inner<T> {
     fn snapshot(&self) -> ConnectionSnapshot {
         let mut snapshot = ConnectionSnapshot {
-            connection: ConnectionId::new(self.session),
+            connection: ConnectionId::new(self.facts.session),
             state: ConnectionState::Inherited,
             transport: self.engine.transport.name(),
             device: self.engine.device.clone(),
-            peer: self.identity.peer.clone(),
+            peer: self.facts.identity.peer.clone(),
             age: Duration::ZERO,
             silence: Duration::ZERO,
             credits: Default::default(),

@@ -45,7 +45,7 @@ impl<T: Transport> Inner<T> {
         buffer: Buffer,
     ) -> std::result::Result<(), Failed<Buffer>> {
         let mut held = Some(buffer);
-        if self.shares_pages {
+        if self.facts.shares_pages {
             let mut waiting = Waiting::new(self);
             let handed = poll_fn(|context| {
                 self.engine.drive(context, |core, waker| {
@@ -63,7 +63,7 @@ impl<T: Transport> Inner<T> {
             }
         }
         let Some(buffer) = held else { return Ok(()) };
-        if buffer.len() > self.eager_limit && buffer.is_of_peers_too() {
+        if buffer.len() > self.facts.eager_limit && buffer.is_of_peers_too() {
             // A device is not given these pages, and a peer not a part of what it may not keep.
             let sent = self.send(channel, &[IoSlice::new(&buffer)]).await;
             return sent.map_err(|error| Failed { error, buffer: Some(buffer) });
@@ -75,7 +75,9 @@ impl<T: Transport> Inner<T> {
 impl<T: Transport> Inner<T> {
     /// Gives the peer the segment in which exposed memory lies, if pages are shared and it lies in one.
     pub(in crate::connection) async fn lend(self: &Arc<Self>, exposure: &Exposure) -> Result<Option<Loan>> {
-        let Some((slab, _)) = exposure.memory().shareable().filter(|_| self.shares_pages) else { return Ok(None) };
+        let Some((slab, _)) = exposure.memory().shareable().filter(|_| self.facts.shares_pages) else {
+            return Ok(None);
+        };
         let mut waiting = Waiting::new(self);
         let lent = poll_fn(|context| {
             self.engine.drive(context, |core, waker| {
