@@ -2,6 +2,7 @@
 
 mod bench;
 mod bench_schema;
+mod bencher;
 #[path = "../common/mod.rs"]
 mod common;
 mod schema;
